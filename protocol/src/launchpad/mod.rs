@@ -1,0 +1,17 @@
+//! Launchpad's builder protocol, as it is spoken today and as it was in 2011.
+//!
+//! - [`xml`]: XML-RPC documents, bounded, to and from [`dxr::Value`]
+//! - [`call`]: the methods and their arguments
+//! - [`status`]: what a builder says of itself, in both dialects
+//! - [`names`]: build ids, file names and sums as checked types
+//! - [`log`]: taking secrets out of a build log
+
+pub mod call;
+pub mod log;
+pub mod names;
+pub mod status;
+pub mod xml;
+
+pub use call::{BuildCall, Call, CallError, EnsurePresent};
+pub use names::{BuildId, FileMap, FileName, Sum};
+pub use status::{BuildStatus, Dialect, Outcome, Status, StatusReport};

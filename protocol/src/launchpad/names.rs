@@ -1,0 +1,121 @@
+//! Names that come from outside, as types that cannot be wrong.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Sha1;
+
+/// A build's id: the job's cookie. Opaque, never empty, **the same on every retry of a build**, so
+/// it is never a key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct BuildId(String);
+
+/// A build id is refused because it is empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the build id is empty")]
+pub struct EmptyBuildId;
+
+impl BuildId {
+    /// The id as Launchpad wrote it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for BuildId {
+    type Error = EmptyBuildId;
+
+    fn try_from(text: String) -> Result<Self, EmptyBuildId> {
+        if text.is_empty() { Err(EmptyBuildId) } else { Ok(Self(text)) }
+    }
+}
+
+impl From<BuildId> for String {
+    fn from(id: BuildId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for BuildId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The longest file name, in bytes: what Linux file systems allow for one component.
+pub const MAX_FILE_NAME: usize = 255;
+
+/// A file name that is one plain component: not empty, not `.` or `..`, without `/`, NUL or other
+/// control characters, and at most [`MAX_FILE_NAME`] bytes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct FileName(String);
+
+/// A file name that would leave its directory, or is none. It does not quote the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a file name must be one component of 1 to 255 bytes, not . or .., without / or control characters")]
+pub struct BadFileName;
+
+impl FileName {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for FileName {
+    type Error = BadFileName;
+
+    fn try_from(text: String) -> Result<Self, BadFileName> {
+        let plain = !text.is_empty()
+            && text.len() <= MAX_FILE_NAME
+            && text != "."
+            && text != ".."
+            && !text.chars().any(|c| c == '/' || c.is_control());
+        if plain { Ok(Self(text)) } else { Err(BadFileName) }
+    }
+}
+
+impl From<FileName> for String {
+    fn from(name: FileName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The results of a build: each file's name and the SHA-1 it is fetched by.
+pub type FileMap = BTreeMap<FileName, Sha1>;
+
+/// What a caller gave as a sum. The protocol lets it be any text; only a SHA-1 can be in a cache.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Sum(pub String);
+
+impl Sum {
+    /// The sum as a digest, where it is one.
+    #[must_use]
+    pub fn sha1(&self) -> Option<Sha1> {
+        self.0.parse().ok()
+    }
+}
+
+impl From<Sha1> for Sum {
+    fn from(sha1: Sha1) -> Self {
+        Self(sha1.to_string())
+    }
+}
+
+impl fmt::Display for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

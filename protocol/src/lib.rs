@@ -1,0 +1,25 @@
+//! Every wire format that pandabuildd speaks, as pure encoders and decoders.
+//!
+//! Nothing here touches a socket, a file, a clock or a random source: time and randomness are
+//! passed in. Input is bounded in bytes, depth and items; decoders return owned types that cannot
+//! be wrong, and their errors never quote the input (it may hold passwords).
+//!
+//! # Layout
+//! - [`launchpad`]: Launchpad's builder protocol: statuses, calls, both dialects, log sanitising
+//! - [`omap4`]: the boot ROM's messages and the ASIC ID
+//! - [`aboot`], [`bootimg`], [`cpio`], [`boot_toml`]: what goes over USB, and what it carries
+//! - [`link`]: what agent and master say to each other beside the builder protocol
+//! - [`manifest`]: a known-good image's description
+//! - [`proxr`]: relay boards
+//! - [`digest`]: SHA-1 and SHA-256 values as types
+
+pub mod aboot;
+pub mod boot_toml;
+pub mod bootimg;
+pub mod cpio;
+pub mod digest;
+pub mod launchpad;
+pub mod link;
+pub mod manifest;
+pub mod omap4;
+pub mod proxr;

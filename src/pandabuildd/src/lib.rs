@@ -1,0 +1,16 @@
+//! The daemon: speaks Launchpad's builder protocol for every slot of a rack, and turns clean and reset
+//! requests into power cuts and boots over USB.
+//!
+//! # Layout
+//! - `config`: `rack.toml`, assembled from the rooms' own settings and checked whole
+//! - `front`: Launchpad's side: RPC and file cache, a slot chosen by `Host` or port
+//! - `slot`: runs a slot: events in, commit, effects out
+//! - `boot`: one file a step, from the cut to the agent's report
+//! - `guest`: the daemon's view of the worker: client, follow, log, collect
+//! - `depot`: what boards may fetch and report, over their boot's certificate
+//! - `filecache`: the rack's inputs
+//! - `ledger`: SQLite: slots, boots, steps, attempts
+//! - `control`: the Unix socket for operators
+//! - `cli`: one file a subcommand
+
+pub mod slot;
