@@ -8,14 +8,17 @@
 //! - [`launchpad`]: Launchpad's builder protocol: statuses, calls, both dialects, log sanitising
 //! - [`omap4`]: the boot ROM's messages and the ASIC ID
 //! - [`aboot`], [`bootimg`], [`cpio`], [`boot_toml`]: what goes over USB, and what it carries
+//! - [`agent_toml`]: what an image's ramdisk tells the agent
 //! - [`link`]: what agent and master say to each other beside the builder protocol
 //! - [`manifest`]: a known-good image's description
 //! - [`proxr`]: relay boards
 //! - [`digest`]: SHA-1 and SHA-256 values as types
 
 pub mod aboot;
+pub mod agent_toml;
 pub mod boot_toml;
 pub mod bootimg;
+mod checks;
 pub mod cpio;
 pub mod digest;
 pub mod launchpad;
