@@ -1,1 +1,38 @@
-//! Skeleton.
+//! What the daemon and the agent share of HTTP. The worker on a board *is* a Launchpad builder, and
+//! so is every slot of the master: one server loop, one XML-RPC service and one typed client serve
+//! both sides.
+//!
+//! ```text
+//!   listener ──▶ server::serve ──▶ handler(request, peer) ──▶ service::respond ──▶ BuilderService
+//!   endpoint::Endpoint ──▶ client::BuilderClient           (and plain GET/POST for link and depot)
+//!   download::Downloader ──▶ draft::Draft ──▶ store::Store (content named by its SHA-1)
+//! ```
+//!
+//! # Layout
+//! - [`server`]: accept loop over TCP or TLS; [`body`]: bodies and small answers
+//! - [`service`]: a builder's two routes, `/rpc` and `/filecache/NAME`; [`ranges`]: file answers
+//! - [`endpoint`]: HTTP to one fixed peer; [`client`]: the builder protocol's typed client
+//! - [`download`]: fetching from anywhere, with redirects and credentials
+//! - [`draft`]: a file that is hashed while it is written; [`store`]: the content store
+//! - [`pinned`]: TLS in which both sides know the other's one certificate
+
+pub mod body;
+pub mod client;
+pub mod download;
+pub mod draft;
+pub mod endpoint;
+pub mod pinned;
+pub mod ranges;
+pub mod server;
+pub mod service;
+pub mod store;
+
+pub use body::Body;
+pub use client::{BuilderClient, ClientLimits};
+pub use download::{DownloadError, Downloader, Source};
+pub use endpoint::{ClientError, Endpoint};
+pub use pinned::Identity;
+pub use ranges::ServedFile;
+pub use server::{Peer, ServerSettings, serve};
+pub use service::{BuilderService, FileError, ServiceLimits, respond};
+pub use store::{Fetched, Store, StoreError};

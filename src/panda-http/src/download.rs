@@ -1,0 +1,383 @@
+//! Fetching a file from anywhere over http(s), as `ensurepresent` asks for it.
+//!
+//! - Credentials go out with the first request, an empty user name included. They follow a redirect
+//!   only within the origin (or from `http` to `https` on one host, default ports); they are never
+//!   taken from a redirect, and while they are held a step from `https` down to `http` is refused.
+//! - What arrives is bounded in bytes and time, and must be as long as its `Content-Length` says.
+//! - Errors are fit for Launchpad and for logs: they name scheme, host and path, never the user, the
+//!   password or the query.
+
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::LOCATION;
+use reqwest::Response;
+use rustls::ClientConfig;
+use url::Url;
+
+use crate::endpoint::{ClientError, EndpointSettings, http_client};
+use crate::pinned::public_client_config;
+
+/// The most redirects that are followed.
+const MAX_REDIRECTS: usize = 10;
+
+/// Where a file is and what opens it. `Debug` shows nothing of it.
+#[derive(Clone)]
+pub struct Source {
+    url: Url,
+    credentials: Option<Credentials>,
+}
+
+#[derive(Clone)]
+struct Credentials {
+    username: String,
+    password: String,
+}
+
+/// What a download may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DownloadSettings {
+    /// Time for TCP and TLS to connect.
+    pub connect_limit: Duration,
+    /// Time between two pieces.
+    pub read_limit: Duration,
+    /// Time for the whole file.
+    pub total_limit: Duration,
+    /// The most bytes of a file.
+    pub max_bytes: u64,
+}
+
+impl Default for DownloadSettings {
+    fn default() -> Self {
+        Self {
+            connect_limit: Duration::from_secs(15),
+            read_limit: Duration::from_secs(60),
+            total_limit: Duration::from_secs(30 * 60),
+            max_bytes: 4 << 30,
+        }
+    }
+}
+
+/// Why a file was not fetched. The texts hold no secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DownloadError {
+    /// Not an http(s) URL.
+    #[error("the URL must be http:// or https:// with a host")]
+    Url,
+    /// The other side answered with something else than the file.
+    #[error("{place}: HTTP status {status}")]
+    Status {
+        /// Where, without secrets.
+        place: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// A redirect that is not followed.
+    #[error("{place}: {problem}")]
+    Redirect {
+        /// Where, without secrets.
+        place: String,
+        /// Why not.
+        problem: &'static str,
+    },
+    /// No connection, or it broke, also before all promised bytes came.
+    #[error("{place}: {problem}")]
+    Transport {
+        /// Where, without secrets.
+        place: String,
+        /// What happened.
+        problem: String,
+    },
+    /// It took too long.
+    #[error("{place}: not finished within {seconds} s")]
+    TooSlow {
+        /// Where, without secrets.
+        place: String,
+        /// The limit.
+        seconds: u64,
+    },
+    /// It is, or says that it is, larger than allowed.
+    #[error("{place}: more than {max} bytes")]
+    TooLong {
+        /// Where, without secrets.
+        place: String,
+        /// The bound.
+        max: u64,
+    },
+    /// Other bytes came than `Content-Length` promised.
+    #[error("{place}: {got} bytes came where {declared} were promised")]
+    Length {
+        /// Where, without secrets.
+        place: String,
+        /// What was promised.
+        declared: u64,
+        /// What came.
+        got: u64,
+    },
+    /// The bytes could not be stored; why.
+    #[error("{0}")]
+    Sink(String),
+}
+
+/// Takes a download's bytes.
+pub trait Sink: Send {
+    /// How many bytes are promised, before the first piece; not always known.
+    fn expect(&mut self, bytes: u64) -> impl Future<Output = Result<(), DownloadError>> + Send;
+
+    /// The next piece.
+    fn write(&mut self, piece: &Bytes) -> impl Future<Output = Result<(), DownloadError>> + Send;
+}
+
+/// Fetches files. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Downloader {
+    http: reqwest::Client,
+    settings: DownloadSettings,
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").finish_non_exhaustive()
+    }
+}
+
+impl Source {
+    /// From a URL and, where user name or password is not empty, credentials; else those within the
+    /// URL, if any.
+    ///
+    /// # Errors
+    /// [`DownloadError::Url`].
+    pub fn new(url: &str, username: &str, password: &str) -> Result<Self, DownloadError> {
+        let mut url = Url::parse(url).map_err(|_| DownloadError::Url)?;
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+            return Err(DownloadError::Url);
+        }
+        let credentials = Credentials::of(username, password).or_else(|| {
+            let decode = |text| percent_encoding::percent_decode_str(text).decode_utf8_lossy();
+            let password = url.password().unwrap_or_default();
+            Credentials::of(&decode(url.username()), &decode(password))
+        });
+        strip_user(&mut url)?;
+        Ok(Self { url, credentials })
+    }
+
+    /// Where a redirect from here to `location` leads.
+    fn redirected(&self, location: &str) -> Result<Self, &'static str> {
+        let mut url = self
+            .url
+            .join(location)
+            .map_err(|_| "a redirect to no URL")?;
+        if !matches!(url.scheme(), "http" | "https") || strip_user(&mut url).is_err() {
+            return Err("a redirect to something else than http or https");
+        }
+        url.set_fragment(None);
+        if self.credentials.is_some() && self.url.scheme() == "https" && url.scheme() == "http" {
+            return Err("a redirect from https to http while credentials are needed");
+        }
+        let kept = self.url.origin() == url.origin() || is_upgrade(&self.url, &url);
+        Ok(Self {
+            url,
+            credentials: self.credentials.clone().filter(|_| kept),
+        })
+    }
+
+    /// For people: without user, password, query and fragment, and cut.
+    fn place(&self) -> String {
+        let port = self
+            .url
+            .port()
+            .map(|port| format!(":{port}"))
+            .unwrap_or_default();
+        let host = self.url.host_str().unwrap_or_default();
+        let place = format!("{}://{host}{port}{}", self.url.scheme(), self.url.path());
+        place.chars().take(300).collect()
+    }
+}
+
+impl Credentials {
+    fn of(username: &str, password: &str) -> Option<Self> {
+        let given = !username.is_empty() || !password.is_empty();
+        given.then(|| Self {
+            username: username.to_owned(),
+            password: password.to_owned(),
+        })
+    }
+}
+
+fn strip_user(url: &mut Url) -> Result<(), DownloadError> {
+    url.set_username("").map_err(|()| DownloadError::Url)?;
+    url.set_password(None).map_err(|()| DownloadError::Url)
+}
+
+/// From `http` to `https` on the same host, both on their default ports.
+fn is_upgrade(from: &Url, to: &Url) -> bool {
+    from.scheme() == "http"
+        && to.scheme() == "https"
+        && from.host() == to.host()
+        && from.port().is_none()
+        && to.port().is_none()
+}
+
+impl Downloader {
+    /// A downloader that trusts, over https, the servers that `tls` trusts.
+    ///
+    /// # Errors
+    /// [`ClientError::Client`].
+    pub fn new(settings: DownloadSettings, tls: ClientConfig) -> Result<Self, ClientError> {
+        let connections = EndpointSettings {
+            connect_limit: settings.connect_limit,
+            read_limit: settings.read_limit,
+        };
+        let http =
+            http_client(tls, connections).map_err(|error| ClientError::Client(describe(&error)))?;
+        Ok(Self { http, settings })
+    }
+
+    /// A downloader that trusts, over https, the servers that this host trusts.
+    ///
+    /// # Errors
+    /// [`ClientError::Client`].
+    pub fn public(settings: DownloadSettings) -> Result<Self, ClientError> {
+        let tls = public_client_config().map_err(|error| ClientError::Client(error.to_string()))?;
+        Self::new(settings, tls)
+    }
+
+    /// Fetches `source` into `sink`. On failure the sink holds a part that is worth nothing.
+    ///
+    /// # Errors
+    /// See [`DownloadError`].
+    pub async fn fetch(&self, source: &Source, sink: &mut impl Sink) -> Result<(), DownloadError> {
+        let limit = self.settings.total_limit;
+        let fetch = async {
+            let (place, response) = self.find(source).await?;
+            self.receive(&place, response, sink).await
+        };
+        tokio::time::timeout(limit, fetch)
+            .await
+            .unwrap_or_else(|_| {
+                Err(DownloadError::TooSlow {
+                    place: source.place(),
+                    seconds: limit.as_secs(),
+                })
+            })
+    }
+
+    /// Follows redirects to the answer that is the file.
+    async fn find(&self, source: &Source) -> Result<(String, Response), DownloadError> {
+        let mut source = source.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let place = source.place();
+            let mut request = self.http.get(source.url.clone());
+            if let Some(Credentials { username, password }) = &source.credentials {
+                request = request.basic_auth(username, Some(password));
+            }
+            let response = request
+                .send()
+                .await
+                .map_err(|error| transport(&place, &error))?;
+            let status = response.status();
+            match status {
+                StatusCode::OK => return Ok((place, response)),
+                StatusCode::MOVED_PERMANENTLY
+                | StatusCode::FOUND
+                | StatusCode::SEE_OTHER
+                | StatusCode::TEMPORARY_REDIRECT
+                | StatusCode::PERMANENT_REDIRECT => {
+                    let location = response.headers().get(LOCATION).map(|value| value.to_str());
+                    let next = match location {
+                        Some(Ok(location)) => source.redirected(location),
+                        Some(Err(_)) => Err("a redirect to no URL"),
+                        None => Err("a redirect to nowhere"),
+                    };
+                    source = next.map_err(|problem| DownloadError::Redirect { place, problem })?;
+                }
+                _ => {
+                    return Err(DownloadError::Status {
+                        place,
+                        status: status.as_u16(),
+                    });
+                }
+            }
+        }
+        Err(DownloadError::Redirect {
+            place: source.place(),
+            problem: "more than 10 redirects",
+        })
+    }
+
+    async fn receive(
+        &self,
+        place: &str,
+        mut response: Response,
+        sink: &mut impl Sink,
+    ) -> Result<(), DownloadError> {
+        let max = self.settings.max_bytes;
+        let too_long = || DownloadError::TooLong {
+            place: place.to_owned(),
+            max,
+        };
+        let declared = response.content_length();
+        if let Some(declared) = declared {
+            if declared > max {
+                return Err(too_long());
+            }
+            sink.expect(declared).await?;
+        }
+        let mut got = 0;
+        loop {
+            let piece = response.chunk().await;
+            match (piece, declared) {
+                (Ok(Some(piece)), _) => {
+                    got += piece.len() as u64;
+                    if got > max {
+                        return Err(too_long());
+                    }
+                    sink.write(&piece).await?;
+                }
+                (Ok(None), None) => return Ok(()),
+                (Ok(None), Some(declared)) if got == declared => return Ok(()),
+                (Err(error), None) => return Err(transport(place, &error)),
+                (Err(error), _) if error.is_timeout() => return Err(transport(place, &error)),
+                (_, Some(declared)) => {
+                    return Err(DownloadError::Length {
+                        place: place.to_owned(),
+                        declared,
+                        got,
+                    });
+                }
+            }
+        }
+    }
+}
+
+fn transport(place: &str, error: &reqwest::Error) -> DownloadError {
+    DownloadError::Transport {
+        place: place.to_owned(),
+        problem: describe(error),
+    }
+}
+
+/// What went wrong and its first cause, without the URL that `reqwest` would show.
+pub(crate) fn describe(error: &reqwest::Error) -> String {
+    let what = if error.is_timeout() {
+        "no answer in time"
+    } else if error.is_connect() {
+        "no connection"
+    } else if error.is_body() || error.is_decode() {
+        "the answer broke off"
+    } else {
+        "no answer"
+    };
+    let mut cause = error.source();
+    while let Some(deeper) = cause.and_then(Error::source) {
+        cause = Some(deeper);
+    }
+    match cause {
+        Some(cause) if !error.is_timeout() => format!("{what}: {cause}"),
+        _ => what.to_owned(),
+    }
+}

@@ -1,0 +1,188 @@
+//! A builder's two routes, the same for a slot of the master and for the worker on a board:
+//!
+//! | route | answer |
+//! | --- | --- |
+//! | `POST /rpc`, `POST /rpc/` | XML-RPC: 200 and `text/xml`, faults too |
+//! | `GET`, `HEAD` `/filecache/NAME` | the file, or a range of it; 404 where there is none |
+//! | another method there | 405 |
+//! | anything else | 404; nothing is listed |
+//!
+//! `NAME` is decoded once and must be one plain file name; the service sees no other.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dxr::Value;
+use http::header::{ALLOW, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Body as HttpBody;
+use panda_protocol::launchpad::xml::{self, Fault, Limits};
+use panda_protocol::launchpad::{Call, CallError, FileName};
+
+use crate::body::{Body, bytes_response, read_body, text_response};
+use crate::ranges::{ServedFile, file_response};
+
+/// Fault code: the method does not exist.
+pub const UNKNOWN_METHOD: i32 = 8001;
+/// Fault code: an error inside a method, wrong arguments included.
+pub const METHOD_ERROR: i32 = 8002;
+
+/// What answers a builder's calls.
+pub trait BuilderService: Send + Sync + 'static {
+    /// Answers a call. A refusal is usually [`fault`] with a text that says where things stand; the
+    /// text must hold no secret.
+    fn call(&self, call: Call) -> impl Future<Output = Result<Value, Fault>> + Send;
+
+    /// Opens a file of `/filecache/`: `buildlog`, or a result by its SHA-1. None where there is none.
+    fn file(
+        &self,
+        name: &FileName,
+    ) -> impl Future<Output = Result<Option<ServedFile>, FileError>> + Send;
+}
+
+/// Why a file that should be there is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It cannot be served now: 503 with this text, which must hold no secret.
+    #[error("{0}")]
+    Unavailable(String),
+    /// It cannot be read: 500.
+    #[error("the file cannot be read")]
+    Io(#[from] io::Error),
+}
+
+/// What a call may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServiceLimits {
+    /// Bounds of a call's document.
+    pub xml: Limits,
+    /// Time for its bytes to arrive.
+    pub body_limit: Duration,
+}
+
+impl Default for ServiceLimits {
+    fn default() -> Self {
+        Self {
+            xml: Limits::default(),
+            body_limit: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The fault that an error inside a method is.
+#[must_use]
+pub fn fault(text: impl Into<String>) -> Fault {
+    Fault {
+        code: METHOD_ERROR,
+        text: text.into(),
+    }
+}
+
+/// Answers one request to a builder.
+pub async fn respond<S, B>(
+    service: &S,
+    limits: &ServiceLimits,
+    request: Request<B>,
+) -> Response<Body>
+where
+    S: BuilderService,
+    B: HttpBody<Data = Bytes> + Unpin,
+{
+    match Route::of(request.uri().path()) {
+        Route::Rpc if request.method() == Method::POST => rpc(service, limits, request).await,
+        Route::Rpc => method_not_allowed("POST"),
+        Route::File(name) if [Method::GET, Method::HEAD].contains(request.method()) => {
+            match service.file(&name).await {
+                Ok(Some(file)) => file_response(request.method(), request.headers(), file).await,
+                Ok(None) => not_found(),
+                Err(FileError::Unavailable(text)) => {
+                    text_response(StatusCode::SERVICE_UNAVAILABLE, &text)
+                }
+                Err(FileError::Io(error)) => {
+                    tracing::warn!(%name, %error, "a file cannot be served");
+                    text_response(StatusCode::INTERNAL_SERVER_ERROR, "the file cannot be read")
+                }
+            }
+        }
+        Route::File(_) => method_not_allowed("GET, HEAD"),
+        Route::None => not_found(),
+    }
+}
+
+async fn rpc<S, B>(service: &S, limits: &ServiceLimits, request: Request<B>) -> Response<Body>
+where
+    S: BuilderService,
+    B: HttpBody<Data = Bytes> + Unpin,
+{
+    let document = match read_body(request, limits.xml.bytes, limits.body_limit).await {
+        Ok(document) => document,
+        Err(error) => return error.response(),
+    };
+    let answer = answer(service, limits, &document).await;
+    drop(document);
+    let text = xml::encode_answer(&answer).or_else(|error| {
+        tracing::warn!(%error, "an answer cannot be written");
+        xml::encode_answer(&Err(fault("error")))
+    });
+    match text {
+        Ok(text) => bytes_response(StatusCode::OK, "text/xml; charset=utf-8", text),
+        Err(_) => text_response(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the answer cannot be written",
+        ),
+    }
+}
+
+async fn answer<S: BuilderService>(
+    service: &S,
+    limits: &ServiceLimits,
+    document: &[u8],
+) -> Result<Value, Fault> {
+    let (method, params) =
+        xml::decode_call(document, &limits.xml).map_err(|error| fault(error.to_string()))?;
+    let call = Call::decode(&method, params).map_err(|error| match error {
+        CallError::UnknownMethod(_) => Fault {
+            code: UNKNOWN_METHOD,
+            text: error.to_string(),
+        },
+        CallError::Count { .. } | CallError::Argument { .. } => fault(error.to_string()),
+    })?;
+    service.call(call).await
+}
+
+fn not_found() -> Response<Body> {
+    text_response(StatusCode::NOT_FOUND, "not found")
+}
+
+fn method_not_allowed(allow: &'static str) -> Response<Body> {
+    let mut response = text_response(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(allow));
+    response
+}
+
+/// What a path leads to.
+#[derive(Debug, PartialEq, Eq)]
+enum Route {
+    Rpc,
+    File(FileName),
+    None,
+}
+
+impl Route {
+    fn of(path: &str) -> Self {
+        if let "/rpc" | "/rpc/" = path {
+            return Self::Rpc;
+        }
+        let Some(name) = path.strip_prefix("/filecache/") else {
+            return Self::None;
+        };
+        let Ok(name) = percent_encoding::percent_decode_str(name).decode_utf8() else {
+            return Self::None;
+        };
+        FileName::try_from(name.into_owned()).map_or(Self::None, Self::File)
+    }
+}
