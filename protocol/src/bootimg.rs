@@ -91,7 +91,7 @@ pub fn compose(
         ramdisk_bytes,
     )?;
 
-    let mut image = Vec::with_capacity(total as usize);
+    let mut image = Vec::with_capacity(usize::try_from(total).unwrap_or(0));
     image.resize(spec.page_size.0 as usize, 0);
     image.extend_from_slice(kernel);
     pad(&mut image, spec.page_size.0 as usize);
@@ -107,8 +107,8 @@ pub fn compose(
     write_header(
         &mut image,
         spec,
-        kernel.len() as u32,
-        (ramdisk_end - ramdisk_at) as u32,
+        word_size(kernel.len()),
+        word_size(ramdisk_end - ramdisk_at),
         id,
     );
     Ok(image)
@@ -253,9 +253,14 @@ fn id(kernel: &[u8], ramdisk: &[u8]) -> [u8; 20] {
     let mut sha1 = sha1::Sha1::new();
     for part in [kernel, ramdisk, &[]] {
         sha1.update(part);
-        sha1.update((part.len() as u32).to_le_bytes());
+        sha1.update(word_size(part.len()).to_le_bytes());
     }
     sha1.finalize().into()
+}
+
+/// A size as the header says it; `image_bytes` has bounded it before.
+fn word_size(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 fn pad(image: &mut Vec<u8>, to: usize) {

@@ -1,11 +1,16 @@
 //! Image manifest, version 1: what a known-good image is made of. An image is a directory that holds
 //! `manifest.toml` and the files it names, each with its SHA-256; the image's id is the SHA-256 of
 //! `manifest.toml`'s bytes.
+//!
+//! The daemon parses it before it touches a file of the image; the tools that make images write it.
 
 use serde::{Deserialize, Serialize};
 
+use crate::bootimg::{self, BootImageError, PageSize};
+use crate::checks::{is_label, is_line, line_of};
 use crate::digest::Sha256;
 use crate::launchpad::FileName;
+use crate::omap4::rom::{self, SecondStageSize};
 
 /// The name of the file in an image's directory.
 pub const NAME: &str = "manifest.toml";
@@ -69,4 +74,361 @@ pub struct Part {
     pub sha256: Sha256,
     /// Its size in bytes.
     pub bytes: u64,
+}
+
+/// The id of the image that this manifest describes.
+#[must_use]
+pub fn id(manifest: &[u8]) -> Sha256 {
+    Sha256::of(manifest)
+}
+
+/// Reads and checks a manifest.
+///
+/// # Errors
+/// When it is too long, no TOML of this shape, of another version, or its values cannot be: see
+/// [`ManifestError`].
+pub fn parse(bytes: &[u8]) -> Result<Manifest, ManifestError> {
+    if bytes.len() > MAX_BYTES {
+        return Err(ManifestError::TooLong);
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| ManifestError::NotText)?;
+    let manifest: Manifest = toml::from_str(text).map_err(|error| shape(text, &error))?;
+    manifest.check()?;
+    Ok(manifest)
+}
+
+/// Writes a manifest that [`parse`] will take.
+///
+/// # Errors
+/// When its values cannot be.
+pub fn encode(manifest: &Manifest) -> Result<String, ManifestError> {
+    manifest.check()?;
+    toml::to_string(manifest).map_err(|_| ManifestError::Unwritable)
+}
+
+impl Manifest {
+    /// Its parts and the keys they stand under.
+    pub fn parts(&self) -> impl Iterator<Item = (&'static str, &Part)> {
+        [
+            ("second_stage", Some(&self.second_stage)),
+            ("kernel", Some(&self.kernel)),
+            ("ramdisk", Some(&self.ramdisk)),
+            ("rootfs", self.rootfs.as_ref()),
+        ]
+        .into_iter()
+        .filter_map(|(key, part)| part.map(|part| (key, part)))
+    }
+
+    fn check(&self) -> Result<(), ManifestError> {
+        if self.version != VERSION {
+            return Err(ManifestError::Version(self.version));
+        }
+        if !is_line(&self.name, 128) {
+            return Err(ManifestError::Value {
+                key: "name",
+                expected: "a line of 1 to 128 bytes",
+            });
+        }
+        if !is_label(&self.arch) {
+            return Err(ManifestError::Value {
+                key: "arch",
+                expected: "an architecture, as armhf",
+            });
+        }
+        let boot_image = |key| move |source| ManifestError::BootImage { key, source };
+        bootimg::check_cmdline(&self.cmdline).map_err(boot_image("cmdline"))?;
+        let page_size = PageSize::try_from(self.page_size).map_err(boot_image("page_size"))?;
+        for (key, part) in self.parts() {
+            if part.bytes == 0 {
+                return Err(ManifestError::Empty { key });
+            }
+            if part.file.as_str() == NAME {
+                return Err(ManifestError::Itself { key });
+            }
+            let mut earlier = self.parts().take_while(|(other, _)| *other != key);
+            if let Some((other, _)) = earlier.find(|(_, other)| other.file == part.file) {
+                return Err(ManifestError::Shared { key, other });
+            }
+        }
+        let second_stage = usize::try_from(self.second_stage.bytes).unwrap_or(usize::MAX);
+        rom::second_stage_size(second_stage)?;
+        bootimg::image_bytes(
+            self.machine,
+            page_size,
+            self.kernel.bytes,
+            self.ramdisk.bytes,
+        )
+        .map_err(boot_image("kernel, ramdisk"))?;
+        Ok(())
+    }
+}
+
+/// What the parser said, with the line and the key on it.
+fn shape(text: &str, error: &toml::de::Error) -> ManifestError {
+    let line = line_of(text, error.span().map_or(0, |span| span.start));
+    let key = text
+        .lines()
+        .nth(line - 1)
+        .and_then(|line| line.split_once('='))
+        .map(|(key, _)| key.trim())
+        .filter(|key| is_line(key, 64))
+        .map(|key| format!(", `{key}`"))
+        .unwrap_or_default();
+    let message = error
+        .message()
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(300)
+        .collect();
+    ManifestError::Shape { line, key, message }
+}
+
+/// What is wrong with a manifest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    /// Over the bound.
+    #[error("{NAME} has more than {MAX_BYTES} bytes")]
+    TooLong,
+    /// Not UTF-8.
+    #[error("{NAME} is not UTF-8 text")]
+    NotText,
+    /// Not TOML, a key that does not exist, a missing key or a wrong type.
+    #[error("{NAME}, line {line}{key}: {message}")]
+    Shape {
+        /// Where, from 1.
+        line: usize,
+        /// `, ` and the key on that line, where it has one.
+        key: String,
+        /// What is wrong and what was expected.
+        message: String,
+    },
+    /// A later or earlier format.
+    #[error("{NAME}: `version` is {0}; this program knows version {VERSION}")]
+    Version(u32),
+    /// A value that cannot be.
+    #[error("{NAME}: `{key}` must be {expected}")]
+    Value {
+        /// Its key.
+        key: &'static str,
+        /// What it must be.
+        expected: &'static str,
+    },
+    /// What goes into the boot image does not fit there.
+    #[error("{NAME}: `{key}`: {source}")]
+    BootImage {
+        /// The key or keys.
+        key: &'static str,
+        /// What does not fit.
+        source: BootImageError,
+    },
+    /// The boot ROM would not take the second stage.
+    #[error("{NAME}: `second_stage.bytes`: {0}")]
+    SecondStage(#[from] SecondStageSize),
+    /// A part without content.
+    #[error("{NAME}: `{key}.bytes` must be at least 1")]
+    Empty {
+        /// The part.
+        key: &'static str,
+    },
+    /// A part that is the manifest.
+    #[error("{NAME}: `{key}.file` names the manifest itself")]
+    Itself {
+        /// The part.
+        key: &'static str,
+    },
+    /// Two parts in one file.
+    #[error("{NAME}: `{key}.file` and `{other}.file` name the same file")]
+    Shared {
+        /// The later part.
+        key: &'static str,
+        /// The earlier part.
+        other: &'static str,
+    },
+    /// It cannot be written as TOML.
+    #[error("{NAME} cannot be written")]
+    Unwritable,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const GOOD: &str = r#"version = 1
+name = "Debian 12 for the Panda"
+arch = "armhf"
+machine = "panda"
+cmdline = "console=ttyS2,115200n8"
+
+[second_stage]
+file = "aboot.bin"
+sha256 = "0000000000000000000000000000000000000000000000000000000000000001"
+bytes = 15000
+
+[kernel]
+file = "zImage-dtb"
+sha256 = "0000000000000000000000000000000000000000000000000000000000000002"
+bytes = 5000000
+
+[ramdisk]
+file = "ramdisk.cpio"
+sha256 = "0000000000000000000000000000000000000000000000000000000000000003"
+bytes = 9000000
+"#;
+
+    fn error(from: &str, to: &str) -> String {
+        assert!(GOOD.contains(from));
+        parse(GOOD.replacen(from, to, 1).as_bytes())
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn a_manifest_is_read() {
+        let manifest = parse(GOOD.as_bytes()).unwrap();
+        assert_eq!(manifest.machine, Machine::Panda);
+        assert_eq!(manifest.page_size, 2048);
+        assert_eq!(manifest.kernel.file.as_str(), "zImage-dtb");
+        assert_eq!(manifest.second_stage.sha256.as_bytes()[31], 1);
+        assert_eq!(manifest.rootfs, None);
+        assert_eq!(
+            manifest
+                .parts()
+                .map(|(key, part)| (key, part.bytes))
+                .collect::<Vec<_>>(),
+            [
+                ("second_stage", 15_000),
+                ("kernel", 5_000_000),
+                ("ramdisk", 9_000_000)
+            ]
+        );
+    }
+
+    #[test]
+    fn the_id_is_the_digest_of_the_bytes() {
+        assert_eq!(
+            id(b"").to_string(),
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
+    }
+
+    #[test]
+    fn shape_errors_name_line_and_key() {
+        let cases = [
+            (
+                "arch = ",
+                "arhc = \"x\"\narch = ",
+                "line 3, `arhc`: unknown field `arhc`",
+            ),
+            (
+                "bytes = 15000",
+                "bytes = \"many\"",
+                "line 10, `bytes`: invalid type",
+            ),
+            ("0000000003", "000000000Z", "line 19, `sha256`: expected 64"),
+            (
+                "aboot.bin",
+                "../aboot.bin",
+                "line 8, `file`: a file name must be",
+            ),
+            (
+                "\"panda\"",
+                "\"beagle\"",
+                "line 4, `machine`: unknown variant `beagle`",
+            ),
+            ("[ramdisk]", "[ramdisc]", "line 17"),
+        ];
+        for (from, to, expected) in cases {
+            let found = error(from, to);
+            assert!(
+                found.starts_with(&format!("manifest.toml, {expected}")),
+                "{found}"
+            );
+        }
+    }
+
+    #[test]
+    fn values_that_cannot_be_are_refused_by_key() {
+        let cases = [
+            ("version = 1", "version = 2", "`version` is 2"),
+            ("Debian 12", "Debian\\n12", "`name` must be"),
+            ("\"armhf\"", "\"arm hf\"", "`arch` must be"),
+            ("console=", "console\\u0000=", "`cmdline`: "),
+            (
+                "arch = ",
+                "page_size = 512\narch = ",
+                "`page_size`: page size 512",
+            ),
+            ("bytes = 15000", "bytes = 49153", "`second_stage.bytes`: "),
+            (
+                "bytes = 9000000",
+                "bytes = 0",
+                "`ramdisk.bytes` must be at least 1",
+            ),
+            (
+                "bytes = 5000000",
+                "bytes = 40000000",
+                "`kernel, ramdisk`: the kernel has",
+            ),
+            (
+                "bytes = 9000000",
+                "bytes = 1100000000",
+                "`kernel, ramdisk`: the boot image has",
+            ),
+            (
+                "zImage-dtb",
+                "manifest.toml",
+                "`kernel.file` names the manifest",
+            ),
+            (
+                "zImage-dtb",
+                "aboot.bin",
+                "`kernel.file` and `second_stage.file`",
+            ),
+        ];
+        for (from, to, expected) in cases {
+            let found = error(from, to);
+            assert!(found.contains(expected), "{to}: {found}");
+        }
+        assert_eq!(
+            parse(&vec![b'#'; MAX_BYTES + 1]),
+            Err(ManifestError::TooLong)
+        );
+        assert_eq!(parse(b"a = 1\n\xff"), Err(ManifestError::NotText));
+    }
+
+    #[test]
+    fn deep_nesting_does_not_overflow() {
+        let deep = format!("a = {}", "[".repeat(60_000));
+        assert!(matches!(
+            parse(deep.as_bytes()),
+            Err(ManifestError::Shape { .. })
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(
+            name in "[ -~]{1,128}", arch in "[a-z][a-z0-9]{0,9}", cmdline in "[ -~]{0,511}",
+            page_size in prop::sample::select(vec![1024_u32, 2048, 4096]),
+            files in prop::collection::hash_set("[a-z0-9-]{3,20}", 4),
+            bytes in 1..49_152u64, digest: [u8; 32], with_rootfs: bool,
+        ) {
+            let part = |file: &String| Part {
+                file: FileName::try_from(file.clone()).unwrap(),
+                sha256: Sha256::from_bytes(digest),
+                bytes,
+            };
+            let parts: Vec<Part> = files.iter().map(part).collect();
+            let manifest = Manifest {
+                version: VERSION, name, arch, machine: Machine::Process, cmdline, page_size,
+                second_stage: parts[0].clone(),
+                kernel: parts[1].clone(),
+                ramdisk: parts[2].clone(),
+                rootfs: with_rootfs.then(|| parts[3].clone()),
+            };
+            prop_assert_eq!(parse(encode(&manifest).unwrap().as_bytes()), Ok(manifest));
+        }
+    }
 }
