@@ -1,4 +1,13 @@
 //! The builder protocol's methods: what is called, with which arguments, to and from XML-RPC values.
+//!
+//! Called by whoever serves the protocol (decode) and whoever speaks to a builder (encode).
+//!
+//! ```text
+//! echo           any values
+//! ensurepresent  sha1 string, url string or nil [, username string or nil [, password string or nil]]
+//! build          build_id string, build_type string, chroot string, filemap {name: sum}, args {…}
+//! info, status, status_dict, abort, clean, proxy_info    nothing
+//! ```
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,6 +15,8 @@ use std::fmt;
 use dxr::Value;
 
 use super::names::{BuildId, FileName, Sum};
+use super::status::MAX_TEXT;
+use super::xml::Fault;
 
 /// One call of the builder protocol.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,7 +56,9 @@ pub struct EnsurePresent {
 
 impl fmt::Debug for EnsurePresent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EnsurePresent").field("sum", &self.sum).finish_non_exhaustive()
+        f.debug_struct("EnsurePresent")
+            .field("sum", &self.sum)
+            .finish_non_exhaustive()
     }
 }
 
@@ -103,19 +116,446 @@ pub enum CallError {
     },
 }
 
+/// How much of an unknown method's name is told back, in characters.
+const SHOWN_NAME: usize = 100;
+
+impl CallError {
+    /// The fault to answer with.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        let code = match self {
+            Self::UnknownMethod(_) => Fault::UNKNOWN_METHOD,
+            Self::Count { .. } | Self::Argument { .. } => Fault::FAILURE,
+        };
+        Fault {
+            code,
+            text: self.to_string(),
+        }
+    }
+}
+
 impl Call {
     /// The call that `method` with `params` is.
     ///
     /// # Errors
     /// An unknown method, a wrong number of arguments, or an argument of a wrong type.
     pub fn decode(method: &str, params: Vec<Value>) -> Result<Self, CallError> {
-        let _ = params;
-        Err(CallError::UnknownMethod(method.to_owned()))
+        match method {
+            "echo" => Ok(Self::Echo(params)),
+            "info" => none("info", &params, Self::Info),
+            "status" => none("status", &params, Self::Status),
+            "status_dict" => none("status_dict", &params, Self::StatusDict),
+            "ensurepresent" => EnsurePresent::decode(params).map(Self::EnsurePresent),
+            "build" => BuildCall::decode(params).map(|build| Self::Build(Box::new(build))),
+            "abort" => none("abort", &params, Self::Abort),
+            "clean" => none("clean", &params, Self::Clean),
+            "proxy_info" => none("proxy_info", &params, Self::ProxyInfo),
+            unknown => Err(CallError::UnknownMethod(printable(unknown))),
+        }
     }
 
     /// The method's name and the arguments as values: the inverse of [`Call::decode`].
     #[must_use]
     pub fn encode(&self) -> (&'static str, Vec<Value>) {
-        ("echo", Vec::new())
+        match self {
+            Self::Echo(values) => ("echo", values.clone()),
+            Self::Info => ("info", Vec::new()),
+            Self::Status => ("status", Vec::new()),
+            Self::StatusDict => ("status_dict", Vec::new()),
+            Self::EnsurePresent(call) => ("ensurepresent", call.encode()),
+            Self::Build(call) => ("build", call.encode()),
+            Self::Abort => ("abort", Vec::new()),
+            Self::Clean => ("clean", Vec::new()),
+            Self::ProxyInfo => ("proxy_info", Vec::new()),
+        }
+    }
+}
+
+impl EnsurePresent {
+    fn decode(params: Vec<Value>) -> Result<Self, CallError> {
+        const METHOD: &str = "ensurepresent";
+        let got = params.len();
+        if !(2..=4).contains(&got) {
+            return Err(CallError::Count {
+                method: METHOD,
+                expected: 4,
+                got,
+            });
+        }
+        let argument = |argument, problem| CallError::Argument {
+            method: METHOD,
+            argument,
+            problem,
+        };
+        let mut params = params.into_iter();
+        let mut next = || params.next().unwrap_or(Value::Nil);
+        let Value::String(sum) = next() else {
+            return Err(argument("sha1", "must be a string"));
+        };
+        let mut optional = |name| match next() {
+            Value::String(text) => Ok(Some(text)),
+            Value::Nil => Ok(None),
+            _ => Err(argument(name, "must be a string or nil")),
+        };
+        Ok(Self {
+            sum: Sum(sum),
+            url: optional("url")?,
+            username: optional("username")?.unwrap_or_default(),
+            password: optional("password")?.unwrap_or_default(),
+        })
+    }
+
+    fn encode(&self) -> Vec<Value> {
+        vec![
+            Value::String(self.sum.0.clone()),
+            self.url.clone().map_or(Value::Nil, Value::String),
+            Value::String(self.username.clone()),
+            Value::String(self.password.clone()),
+        ]
+    }
+}
+
+impl BuildCall {
+    fn decode(params: Vec<Value>) -> Result<Self, CallError> {
+        const METHOD: &str = "build";
+        let [build_id, build_type, chroot, filemap, args]: [Value; 5] =
+            params
+                .try_into()
+                .map_err(|params: Vec<_>| CallError::Count {
+                    method: METHOD,
+                    expected: 5,
+                    got: params.len(),
+                })?;
+        let argument = |argument, problem| CallError::Argument {
+            method: METHOD,
+            argument,
+            problem,
+        };
+        let text = |name, value| match value {
+            Value::String(text) => Ok(text),
+            _ => Err(argument(name, "must be a string")),
+        };
+
+        let build_id = text("build_id", build_id)?;
+        // A longer one could not be told in `status`.
+        if build_id.len() > MAX_TEXT {
+            return Err(argument("build_id", "must be at most 65,536 bytes"));
+        }
+        let build_id =
+            BuildId::try_from(build_id).map_err(|_| argument("build_id", "must not be empty"))?;
+        let Value::Struct(sums) = filemap else {
+            return Err(argument(
+                "filemap",
+                "must be a struct of file names and sums",
+            ));
+        };
+        let mut filemap = BTreeMap::new();
+        for (name, sum) in sums {
+            let name = FileName::try_from(name).map_err(|_| {
+                argument(
+                    "filemap",
+                    "holds a name that is not one plain path component of 1 to 255 bytes",
+                )
+            })?;
+            let Value::String(sum) = sum else {
+                return Err(argument("filemap", "holds a sum that is not a string"));
+            };
+            filemap.insert(name, Sum(sum));
+        }
+        let Value::Struct(args) = args else {
+            return Err(argument("args", "must be a struct"));
+        };
+        Ok(Self {
+            build_id,
+            build_type: text("build_type", build_type)?,
+            chroot: Sum(text("chroot", chroot)?),
+            filemap,
+            args,
+        })
+    }
+
+    fn encode(&self) -> Vec<Value> {
+        let filemap = self
+            .filemap
+            .iter()
+            .map(|(name, sum)| (name.as_str().to_owned(), Value::String(sum.0.clone())));
+        vec![
+            Value::String(self.build_id.as_str().to_owned()),
+            Value::String(self.build_type.clone()),
+            Value::String(self.chroot.0.clone()),
+            Value::Struct(filemap.collect()),
+            Value::Struct(self.args.clone()),
+        ]
+    }
+}
+
+/// `call`, if there are no arguments.
+fn none(method: &'static str, params: &[Value], call: Call) -> Result<Call, CallError> {
+    match params.len() {
+        0 => Ok(call),
+        got => Err(CallError::Count {
+            method,
+            expected: 0,
+            got,
+        }),
+    }
+}
+
+/// The beginning of an unknown method's name, fit for a fault and for a log line.
+fn printable(name: &str) -> String {
+    let shown = |c: char| c.is_alphanumeric() || c.is_ascii_graphic() || c == ' ';
+    name.chars()
+        .take(SHOWN_NAME)
+        .map(|c| if shown(c) { c } else { '?' })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::launchpad::testing;
+
+    fn string(text: &str) -> Value {
+        Value::String(text.to_owned())
+    }
+
+    fn structure<const N: usize>(members: [(&str, Value); N]) -> Value {
+        Value::Struct(members.map(|(name, value)| (name.to_owned(), value)).into())
+    }
+
+    fn build(change: impl FnOnce(&mut [Value; 5])) -> Result<Call, CallError> {
+        let mut params = [
+            string("PACKAGEBUILD-1"),
+            string("binarypackage"),
+            string("aa"),
+            structure([("hello_1.0.dsc", string("bb"))]),
+            structure([("series", string("noble"))]),
+        ];
+        change(&mut params);
+        Call::decode("build", params.into())
+    }
+
+    fn problem(call: Result<Call, CallError>) -> &'static str {
+        match call {
+            Err(CallError::Argument { argument, .. }) => argument,
+            other => panic!("not an argument's error: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn calls_without_arguments_take_none() {
+        for (method, call) in [
+            ("info", Call::Info),
+            ("status", Call::Status),
+            ("status_dict", Call::StatusDict),
+            ("abort", Call::Abort),
+            ("clean", Call::Clean),
+            ("proxy_info", Call::ProxyInfo),
+        ] {
+            assert_eq!(Call::decode(method, Vec::new()), Ok(call));
+            let error = Call::decode(method, vec![Value::Nil]).unwrap_err();
+            assert_eq!(
+                error,
+                CallError::Count {
+                    method,
+                    expected: 0,
+                    got: 1
+                }
+            );
+            assert_eq!(error.fault().code, 8002);
+        }
+    }
+
+    #[test]
+    fn an_unknown_method_is_named_in_its_fault() {
+        let fault = Call::decode("nosuch", Vec::new()).unwrap_err().fault();
+        let text = "procedure nosuch not found".to_owned();
+        assert_eq!(fault, Fault { code: 8001, text });
+    }
+
+    #[test]
+    fn an_unknown_method_s_name_is_cut_and_printable() {
+        let name = format!("é\n\u{1b}\u{202e}{}", "x".repeat(1000));
+        let error = Call::decode(&name, Vec::new()).unwrap_err();
+        assert_eq!(
+            error,
+            CallError::UnknownMethod(format!("é???{}", "x".repeat(96)))
+        );
+    }
+
+    #[test]
+    fn ensurepresent_takes_two_to_four_arguments() {
+        let decode = |params| Call::decode("ensurepresent", params);
+        let bare = EnsurePresent {
+            sum: Sum("aa".to_owned()),
+            url: None,
+            username: String::new(),
+            password: String::new(),
+        };
+        let full = EnsurePresent {
+            url: Some("http://x/".to_owned()),
+            password: "tok:en/1".to_owned(),
+            ..bare.clone()
+        };
+        assert_eq!(
+            decode(vec![string("aa"), Value::Nil]),
+            Ok(Call::EnsurePresent(bare.clone()))
+        );
+        assert_eq!(
+            decode(vec![string("aa"), Value::Nil, Value::Nil, Value::Nil]),
+            Ok(Call::EnsurePresent(bare))
+        );
+        assert_eq!(
+            decode(vec![
+                string("aa"),
+                string("http://x/"),
+                string(""),
+                string("tok:en/1")
+            ]),
+            Ok(Call::EnsurePresent(full))
+        );
+        for got in [0, 1, 5] {
+            assert_eq!(
+                decode(vec![string("aa"); got]),
+                Err(CallError::Count {
+                    method: "ensurepresent",
+                    expected: 4,
+                    got
+                })
+            );
+        }
+        assert_eq!(problem(decode(vec![Value::Nil, Value::Nil])), "sha1");
+        assert_eq!(
+            problem(decode(vec![string("aa"), Value::Integer(1)])),
+            "url"
+        );
+        assert_eq!(
+            problem(decode(vec![string("aa"), Value::Nil, Value::Boolean(true)])),
+            "username"
+        );
+    }
+
+    #[test]
+    fn build_arguments_are_checked() {
+        assert!(build(|_| {}).is_ok());
+        assert!(build(|params| params[0] = string(&"x".repeat(MAX_TEXT))).is_ok());
+        assert_eq!(
+            problem(build(|params| params[0] = string(&"x".repeat(MAX_TEXT + 1)))),
+            "build_id"
+        );
+        assert_eq!(problem(build(|params| params[0] = string(""))), "build_id");
+        assert_eq!(problem(build(|params| params[0] = Value::Nil)), "build_id");
+        assert_eq!(
+            problem(build(|params| params[1] = Value::Nil)),
+            "build_type"
+        );
+        assert_eq!(
+            problem(build(|params| params[2] = Value::Integer(1))),
+            "chroot"
+        );
+        assert_eq!(
+            problem(build(|params| params[3] = Value::Array(Vec::new()))),
+            "filemap"
+        );
+        assert_eq!(
+            problem(build(|params| params[3] = structure([("a", Value::Nil)]))),
+            "filemap"
+        );
+        assert_eq!(problem(build(|params| params[4] = Value::Nil)), "args");
+        for name in ["", ".", "..", "../x", "/etc/passwd", "a/b", "a\0b", "a\nb"] {
+            let call = build(|params| params[3] = structure([(name, string("aa"))]));
+            assert_eq!(problem(call), "filemap", "{name:?}");
+        }
+        for got in [0, 4, 6] {
+            assert_eq!(
+                Call::decode("build", vec![string("x"); got]),
+                Err(CallError::Count {
+                    method: "build",
+                    expected: 5,
+                    got
+                })
+            );
+        }
+    }
+
+    #[test]
+    fn neither_errors_nor_debug_show_credentials() {
+        let secret = "hunter2";
+        let fetch = Call::decode(
+            "ensurepresent",
+            vec![
+                string("aa"),
+                string("http://hunter2@x/"),
+                string(secret),
+                string(secret),
+            ],
+        );
+        let archives = structure([(
+            "archives",
+            Value::Array(vec![string("deb http://u:hunter2@x/ s main")]),
+        )]);
+        let started = build(|params| params[4] = archives.clone());
+        assert!(fetch.is_ok() && started.is_ok());
+        let refused = build(|params| {
+            params[3] = structure([("../hunter2", string(secret))]);
+            params[4] = archives.clone();
+        });
+        assert!(refused.is_err());
+        assert!(!format!("{fetch:?} {started:?} {refused:?}").contains(secret));
+    }
+
+    fn call() -> impl Strategy<Value = Call> {
+        let ensure = (
+            testing::sum(),
+            prop::option::of(testing::text()),
+            testing::text(),
+            testing::text(),
+        );
+        let build = (
+            testing::build_id(),
+            testing::text(),
+            testing::sum(),
+            btree_map(testing::file_name(), testing::sum(), 0..5),
+            btree_map(testing::text(), testing::value(), 0..5),
+        );
+        prop_oneof![
+            vec(testing::value(), 0..4).prop_map(Call::Echo),
+            prop::sample::select(vec![
+                Call::Info,
+                Call::Status,
+                Call::StatusDict,
+                Call::Abort,
+                Call::Clean,
+                Call::ProxyInfo
+            ]),
+            ensure.prop_map(|(sum, url, username, password)| {
+                Call::EnsurePresent(EnsurePresent {
+                    sum,
+                    url,
+                    username,
+                    password,
+                })
+            }),
+            build.prop_map(|(build_id, build_type, chroot, filemap, args)| {
+                Call::Build(Box::new(BuildCall {
+                    build_id,
+                    build_type,
+                    chroot,
+                    filemap,
+                    args,
+                }))
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn any_call_survives_encoding(call in call()) {
+            let (method, params) = call.encode();
+            prop_assert_eq!(Call::decode(method, params), Ok(call));
+        }
     }
 }

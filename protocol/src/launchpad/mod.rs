@@ -12,6 +12,9 @@ pub mod names;
 pub mod status;
 pub mod xml;
 
+#[cfg(test)]
+mod testing;
+
 pub use call::{BuildCall, Call, CallError, EnsurePresent};
 pub use names::{BuildId, FileMap, FileName, Sum};
 pub use status::{BuildStatus, Dialect, Outcome, Status, StatusReport};

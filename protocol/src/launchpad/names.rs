@@ -30,7 +30,11 @@ impl TryFrom<String> for BuildId {
     type Error = EmptyBuildId;
 
     fn try_from(text: String) -> Result<Self, EmptyBuildId> {
-        if text.is_empty() { Err(EmptyBuildId) } else { Ok(Self(text)) }
+        if text.is_empty() {
+            Err(EmptyBuildId)
+        } else {
+            Ok(Self(text))
+        }
     }
 }
 
@@ -57,7 +61,9 @@ pub struct FileName(String);
 
 /// A file name that would leave its directory, or is none. It does not quote the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a file name must be one component of 1 to 255 bytes, not . or .., without / or control characters")]
+#[error(
+    "a file name must be one component of 1 to 255 bytes, not . or .., without / or control characters"
+)]
 pub struct BadFileName;
 
 impl FileName {
@@ -77,7 +83,11 @@ impl TryFrom<String> for FileName {
             && text != "."
             && text != ".."
             && !text.chars().any(|c| c == '/' || c.is_control());
-        if plain { Ok(Self(text)) } else { Err(BadFileName) }
+        if plain {
+            Ok(Self(text))
+        } else {
+            Err(BadFileName)
+        }
     }
 }
 
