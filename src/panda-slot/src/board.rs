@@ -1,4 +1,5 @@
-//! What a slot is: the board's life, what is kept for Launchpad, an operator's hold.
+//! What a slot is: the board's life, what is kept for Launchpad, an operator's hold. Plain values; the
+//! ledger holds them as JSON.
 
 use panda_protocol::launchpad::{BuildId, Outcome};
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,9 @@ pub struct Slot {
     pub boot: BootNo,
     /// The last attempt number given out.
     pub attempt: AttemptNo,
+    /// How often the board was Failed since it was last given a build or an operator took a hand, for
+    /// a growing pause before it is tried again.
+    pub pauses: u32,
     /// The board's life.
     pub board: Board,
     /// A finished build, held for Launchpad.
@@ -25,25 +29,136 @@ pub struct Slot {
     pub held: Option<String>,
 }
 
+impl Slot {
+    /// A slot that was never seen before: nothing is known of its board, so its power is to be cut.
+    /// `Recover`, the first event of every start, gives out its first boot.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            boot: 0,
+            attempt: 0,
+            pauses: 0,
+            board: Board::Cutting {
+                n: 1,
+                errand: Errand::Nothing,
+            },
+            kept: None,
+            held: None,
+        }
+    }
+
+    /// The build that Launchpad is waiting for, wherever it is: on the board, on a board that has to
+    /// prove itself again, or moving to a new boot. A slot with one is *live*.
+    #[must_use]
+    pub fn live(&self) -> Option<&Build> {
+        match &self.board {
+            Board::Used { build, .. }
+            | Board::Rejoining(Rejoin::Running(build) | Rejoin::Collecting(build))
+            | Board::Cutting {
+                errand: Errand::Build(build),
+                ..
+            }
+            | Board::Booting {
+                errand: Errand::Build(build),
+                ..
+            } => Some(build),
+            Board::Cutting {
+                errand: Errand::Nothing | Errand::Trial,
+                ..
+            }
+            | Board::Booting {
+                errand: Errand::Nothing | Errand::Trial,
+                ..
+            }
+            | Board::Trial { .. }
+            | Board::Fresh { .. }
+            | Board::Rejoining(Rejoin::Fresh { .. })
+            | Board::Failed { .. }
+            | Board::Off => None,
+        }
+    }
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// The board's life.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Board {
-    /// Attempt `n` of a reset; power is being cut and the cut evidenced.
-    Cutting { n: u32, errand: Errand },
+    /// Power is being cut and the cut evidenced.
+    Cutting {
+        /// Which attempt of the reset, from 1.
+        n: u32,
+        /// What the new boot is for.
+        errand: Errand,
+    },
     /// ROM, second stage, boot image, handshake.
-    Booting { n: u32, errand: Errand },
+    Booting {
+        /// Which attempt of the reset, from 1.
+        n: u32,
+        /// What the boot is for.
+        errand: Errand,
+    },
     /// A canary's self-test build of a new image.
-    Trial,
+    Trial {
+        /// Which attempt of the reset led here, from 1.
+        n: u32,
+    },
     /// Proven, has run nothing.
-    Fresh { n: u32 },
+    Fresh {
+        /// Which attempt of the reset led here, from 1; a board that is lost while Fresh goes on
+        /// counting from it, so that flapping is bounded.
+        n: u32,
+    },
     /// Has a build, or had one.
-    Used { build: Build, phase: Phase },
+    Used {
+        /// The build.
+        build: Build,
+        /// How far it is.
+        phase: Phase,
+    },
     /// The daemon restarted; waiting for the board to prove itself again.
     Rejoining(Rejoin),
     /// Attempts used up; off.
-    Failed { kind: FailureKind, reason: String, pauses: u32 },
+    Failed {
+        /// What it failed at.
+        kind: FailureKind,
+        /// For people.
+        reason: String,
+    },
     /// Held by an operator, without power.
     Off,
+}
+
+impl Board {
+    /// The state's name, for people and for programs that read what the daemon shows.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Cutting { .. } => "cutting",
+            Self::Booting { .. } => "booting",
+            Self::Trial { .. } => "trial",
+            Self::Fresh { .. } => "fresh",
+            Self::Used {
+                phase: Phase::Running,
+                ..
+            } => "running",
+            Self::Used {
+                phase: Phase::Collecting,
+                ..
+            } => "collecting",
+            Self::Used {
+                phase: Phase::Aborting,
+                ..
+            } => "aborting",
+            Self::Rejoining(_) => "rejoining",
+            Self::Failed { .. } => "failed",
+            Self::Off => "off",
+        }
+    }
 }
 
 /// What a new boot is for.
@@ -84,8 +199,11 @@ pub enum Phase {
 /// What a board was, before the daemon restarted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Rejoin {
-    /// Fresh after `n` attempts.
-    Fresh { n: u32 },
+    /// Fresh.
+    Fresh {
+        /// After so many attempts of the reset.
+        n: u32,
+    },
     /// Running a build.
     Running(Build),
     /// Its results were being collected.
@@ -106,6 +224,8 @@ pub enum FailureKind {
 }
 
 /// A finished build, held for Launchpad until Clean or Reset.
+///
+/// A board's failure is kept as `BUILDERFAIL`; [`crate::told`] says it as each dialect must.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Kept {
     /// Its attempt.

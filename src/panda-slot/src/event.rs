@@ -1,125 +1,281 @@
 //! What comes in, and what goes out. Every event and timer that belongs to a boot or an attempt carries
 //! its number; one whose number is not the current one is late and is dropped.
 
-use panda_protocol::launchpad::{BuildId, Outcome};
+use panda_protocol::launchpad::{BuildId, Dialect, Outcome};
 
 use crate::board::{AttemptNo, BootNo, Slot};
 
 /// A caller that waits for an answer. Made by the daemon, unique while it runs.
 pub type CallId = u64;
 
-/// How often things are tried.
+/// What the machine is told of its rack: how often things are tried, and who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Attempts of one reset before the board is Failed.
     pub attempts: u32,
     /// How often an unacknowledged build moves to a new boot.
     pub moves: u32,
+    /// Which manager the rack speaks to: 2011's `clean` is answered at once.
+    pub dialect: Dialect,
 }
 
 /// Something happened.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Event {
     /// Launchpad's `build`.
-    Build { call: CallId, build_id: BuildId },
+    Build {
+        /// Who asks.
+        call: CallId,
+        /// The job's cookie.
+        build_id: BuildId,
+    },
     /// Launchpad's `abort`.
-    Abort { call: CallId },
+    Abort {
+        /// Who asks.
+        call: CallId,
+    },
     /// Launchpad's `clean`.
-    Clean { call: CallId },
+    Clean {
+        /// Who asks.
+        call: CallId,
+    },
     /// Launchpad's reset, through its command.
-    Reset { call: CallId },
+    Reset {
+        /// Who asks.
+        call: CallId,
+    },
     /// An operator's reset.
-    OperatorReset { call: CallId, forced: bool },
+    OperatorReset {
+        /// Who asks.
+        call: CallId,
+        /// A build or its results may be lost.
+        forced: bool,
+    },
     /// An operator holds the slot.
-    Hold { call: CallId, reason: String },
+    Hold {
+        /// Who asks.
+        call: CallId,
+        /// Why, for people.
+        reason: String,
+    },
     /// An operator releases it.
-    Release { call: CallId },
+    Release {
+        /// Who asks.
+        call: CallId,
+    },
     /// Power was cut, with evidence.
-    CutSeen { boot: BootNo },
+    CutSeen {
+        /// Whose cut.
+        boot: BootNo,
+    },
     /// It was not.
-    CutFailed { boot: BootNo, reason: String },
+    CutFailed {
+        /// Whose cut.
+        boot: BootNo,
+        /// Why, for people.
+        reason: String,
+    },
     /// A step of the boot failed.
-    BootFailed { boot: BootNo, reason: String },
+    BootFailed {
+        /// Which boot.
+        boot: BootNo,
+        /// Why, for people.
+        reason: String,
+    },
     /// Another board answered.
-    WrongChip { boot: BootNo, reason: String },
+    WrongChip {
+        /// In which boot.
+        boot: BootNo,
+        /// Why, for people.
+        reason: String,
+    },
     /// The board proved this boot.
-    Proved { boot: BootNo },
+    Proved {
+        /// Which boot.
+        boot: BootNo,
+    },
     /// The self-test build ended.
-    TrialEnded { boot: BootNo, good: bool },
+    TrialEnded {
+        /// On which boot.
+        boot: BootNo,
+        /// It went as it should.
+        good: bool,
+    },
     /// The board is lost.
-    Lost { boot: BootNo, why: Lost },
+    Lost {
+        /// In which boot.
+        boot: BootNo,
+        /// How.
+        why: Lost,
+    },
     /// The worker has acknowledged the build.
-    Acknowledged { attempt: AttemptNo, boot: BootNo },
+    Acknowledged {
+        /// Which build.
+        attempt: AttemptNo,
+        /// On which boot.
+        boot: BootNo,
+    },
     /// The worker has finished.
-    Finished { attempt: AttemptNo, boot: BootNo },
+    Finished {
+        /// Which build.
+        attempt: AttemptNo,
+        /// On which boot.
+        boot: BootNo,
+    },
     /// Its results are here, each checked.
-    Collected { attempt: AttemptNo, boot: BootNo, outcome: Outcome },
+    Collected {
+        /// Which build.
+        attempt: AttemptNo,
+        /// From which boot.
+        boot: BootNo,
+        /// How it ended.
+        outcome: Outcome,
+    },
     /// The abort is done, or its time is over.
-    AbortEnded { attempt: AttemptNo, boot: BootNo },
+    AbortEnded {
+        /// Which build.
+        attempt: AttemptNo,
+        /// On which boot.
+        boot: BootNo,
+    },
     /// A `clean` has waited long enough.
-    CleanDue { call: CallId },
+    CleanDue {
+        /// Which `clean`.
+        call: CallId,
+    },
     /// A Failed board may be tried again.
-    RetryDue { boot: BootNo },
-    /// The daemon started with this state.
+    RetryDue {
+        /// The boot that failed.
+        boot: BootNo,
+    },
+    /// The daemon started with this state; always its first event.
     Recover,
 }
 
 /// Why a board is lost.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Lost {
     /// It does not answer.
+    #[error("it does not answer")]
     Silent,
     /// It said what cannot be.
+    #[error("it said what cannot be: {0}")]
     Lied(String),
     /// It refused a call.
+    #[error("it refused a call: {0}")]
     Refused(String),
     /// It is in another boot, or a ROM was seen where none was awaited.
+    #[error("it has started again by itself")]
     Rebooted,
     /// It took more than its time.
+    #[error("it took more than its time")]
     OverTime,
 }
 
-/// What the daemon must do, in this order, after the new state is committed.
+/// What the daemon must do, in this order, after the new state is committed. One activity of the board
+/// runs at a time: each that starts takes the place of the one before.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Effect {
-    /// Cut power and gather evidence; cancels any activity of the board.
-    StartCut { boot: BootNo, trial: bool },
+    /// Cut power and gather evidence.
+    StartCut {
+        /// The boot that begins with this cut.
+        boot: BootNo,
+        /// It is to try a new image.
+        trial: bool,
+    },
     /// Boot: from power on to the agent's report.
-    StartBoot { boot: BootNo, trial: bool },
+    StartBoot {
+        /// The boot.
+        boot: BootNo,
+        /// It is to try a new image.
+        trial: bool,
+    },
     /// Ask the board to prove itself every few seconds.
-    StartProving { boot: BootNo },
-    /// Give the worker this build, or (`acknowledged`) follow the one it has.
-    StartGuest { boot: BootNo, attempt: AttemptNo, acknowledged: bool },
+    StartProving {
+        /// The boot.
+        boot: BootNo,
+    },
+    /// Give the worker this build, or follow the one it has.
+    StartGuest {
+        /// The boot.
+        boot: BootNo,
+        /// The build.
+        attempt: AttemptNo,
+        /// The worker is known to have it. Where it is not, it may have it all the same: the daemon may
+        /// have died between the worker's answer and the commit.
+        acknowledged: bool,
+    },
     /// Bring the results to the master.
-    StartCollecting { boot: BootNo, attempt: AttemptNo },
+    StartCollecting {
+        /// The boot.
+        boot: BootNo,
+        /// The build.
+        attempt: AttemptNo,
+    },
     /// Tell the worker to abort and take its log, within seconds.
-    StartAbort { boot: BootNo, attempt: AttemptNo },
+    StartAbort {
+        /// The boot.
+        boot: BootNo,
+        /// The build.
+        attempt: AttemptNo,
+    },
     /// Run the self-test build.
-    StartTrial { boot: BootNo },
-    /// Power off and leave it so; cancels any activity of the board.
+    StartTrial {
+        /// The boot.
+        boot: BootNo,
+    },
+    /// Power off and leave it so.
     PowerOff,
     /// Tell the operators.
-    Alert { reason: String },
+    Alert {
+        /// What happened.
+        reason: String,
+    },
     /// Tell the image store how the trial went.
-    ReportTrial { good: bool },
-    /// Drop the kept results and everything pinned for the slot's build.
-    DropKept { attempt: AttemptNo },
+    ReportTrial {
+        /// It went as it should.
+        good: bool,
+    },
+    /// Drop the kept results and the log.
+    DropKept {
+        /// Whose.
+        attempt: AttemptNo,
+    },
     /// The build has ended: unpin its inputs, forget its arguments.
-    BuildEnded { attempt: AttemptNo },
+    BuildEnded {
+        /// Which build.
+        attempt: AttemptNo,
+    },
     /// Arm the timer that ends a waiting `clean`.
-    ArmCleanDue { call: CallId },
-    /// Arm the timer that retries a Failed board; `pauses` counts how often it was armed since the
-    /// last Fresh, for a growing pause.
-    ArmRetry { boot: BootNo, pauses: u32 },
+    ArmCleanDue {
+        /// Which `clean`.
+        call: CallId,
+    },
+    /// Arm the timer that retries a Failed board.
+    ArmRetry {
+        /// The boot that failed.
+        boot: BootNo,
+        /// How often the board was Failed before, since it was last given a build or an operator took a
+        /// hand: for a growing pause.
+        pauses: u32,
+    },
     /// Answer a caller.
-    Answer { call: CallId, answer: Answer },
+    Answer {
+        /// Whom.
+        call: CallId,
+        /// With what.
+        answer: Answer,
+    },
 }
 
 /// An answer to a caller.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Answer {
-    /// `build` was accepted as this attempt.
-    Building { attempt: AttemptNo },
+    /// `build` was accepted.
+    Building {
+        /// As this attempt.
+        attempt: AttemptNo,
+    },
     /// `abort` was accepted.
     Aborting,
     /// `clean` is done.
@@ -150,17 +306,21 @@ pub enum Refusal {
     #[error("the slot has a build or its results; force the reset to lose them")]
     HasBuild,
     /// An operator holds the slot.
-    #[error("held: {0}")]
+    #[error("held by an operator: {0}")]
     Held(String),
     /// The board has failed.
-    #[error("failed: {0}")]
+    #[error("the board has failed: {0}")]
     Failed(String),
     /// The slot is off.
-    #[error("off")]
+    #[error("the board is off")]
     Off,
     /// `clean` waited, and the slot did not become ready in time, or something else came first.
-    #[error("not ready in time")]
+    #[error("not ready in time; ask again")]
     NotReady,
+    /// The new state could not be committed, so nothing was changed. The machine itself never says
+    /// this; the slot's task does.
+    #[error("the master cannot write its ledger, so nothing was changed; see its log")]
+    NotRecorded,
 }
 
 /// A step of the machine.

@@ -1,8 +1,12 @@
-//! What Launchpad is told of a slot.
+//! What Launchpad is told of a slot. The front calls it, through the daemon's view of the slot.
+//!
+//! Today's manager takes anything but IDLE from a builder that it thinks clean for a security breach, and
+//! a Fault for a scan to be tried again: so between boots it gets a Fault. 2011's counts every Fault
+//! against the builder but skips one that says ABORTING: so between boots it gets that.
 
-use panda_protocol::launchpad::{BuildId, Dialect, Outcome};
+use panda_protocol::launchpad::{BuildId, BuildStatus, Dialect, Outcome};
 
-use crate::board::{AttemptNo, Slot};
+use crate::board::{AttemptNo, Board, Build, Kept, Phase, Rejoin, Slot};
 
 /// What `status` says of a slot, without the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,20 +14,141 @@ pub enum Told {
     /// IDLE.
     Idle,
     /// BUILDING, with the log of this attempt.
-    Building { build_id: BuildId, attempt: AttemptNo },
+    Building {
+        /// The job's cookie.
+        build_id: BuildId,
+        /// Whose log.
+        attempt: AttemptNo,
+    },
     /// ABORTING; 2011 says it between boots too, with no build.
-    Aborting { build_id: Option<BuildId> },
+    Aborting {
+        /// The job's cookie, where there is a job.
+        build_id: Option<BuildId>,
+    },
     /// ABORTED (2011 only).
-    Aborted { build_id: BuildId, attempt: AttemptNo },
+    Aborted {
+        /// The job's cookie.
+        build_id: BuildId,
+        /// Whose log.
+        attempt: AttemptNo,
+    },
     /// WAITING.
-    Waiting { build_id: BuildId, attempt: AttemptNo, outcome: Outcome },
+    Waiting {
+        /// The job's cookie.
+        build_id: BuildId,
+        /// Whose log and results.
+        attempt: AttemptNo,
+        /// How it ended.
+        outcome: Outcome,
+    },
     /// A Fault that says where the reset stands.
-    Fault { reason: String },
+    Fault {
+        /// Where it stands.
+        reason: String,
+    },
 }
 
 /// What a manager of `dialect` is told of `slot`; `virtualized` says how it knows the builder.
 #[must_use]
 pub fn told(slot: &Slot, dialect: Dialect, virtualized: bool) -> Told {
-    let _ = (slot, dialect, virtualized);
-    Told::Fault { reason: String::new() }
+    if let Some(build) = slot.live() {
+        return live(build, &slot.board);
+    }
+    if let Some(kept) = &slot.kept {
+        return waiting(kept, dialect, virtualized);
+    }
+    match (&slot.board, &slot.held) {
+        (Board::Fresh { .. }, None) => Told::Idle,
+        (board, held) => between_boots(dialect, whereabouts(board, held.as_deref())),
+    }
 }
+
+/// What a manager of `dialect` is told of a slot that is not ready, for this reason.
+#[must_use]
+pub fn between_boots(dialect: Dialect, reason: String) -> Told {
+    match dialect {
+        Dialect::Current => Told::Fault { reason },
+        Dialect::Y2011 => Told::Aborting { build_id: None },
+    }
+}
+
+fn live(build: &Build, board: &Board) -> Told {
+    let Build {
+        attempt, build_id, ..
+    } = build.clone();
+    match board {
+        Board::Used {
+            phase: Phase::Aborting,
+            ..
+        } => Told::Aborting {
+            build_id: Some(build_id),
+        },
+        Board::Used {
+            phase: Phase::Running | Phase::Collecting,
+            ..
+        }
+        | Board::Rejoining(_)
+        | Board::Cutting { .. }
+        | Board::Booting { .. }
+        | Board::Trial { .. }
+        | Board::Fresh { .. }
+        | Board::Failed { .. }
+        | Board::Off => Told::Building { build_id, attempt },
+    }
+}
+
+fn waiting(kept: &Kept, dialect: Dialect, virtualized: bool) -> Told {
+    let Kept {
+        attempt,
+        build_id,
+        mut outcome,
+        ..
+    } = kept.clone();
+    match (dialect, outcome.build_status) {
+        (Dialect::Y2011, BuildStatus::Aborted) if virtualized => {
+            return Told::Aborted { build_id, attempt };
+        }
+        // BUILDERFAIL disables the builder at once, and ABORTED is no build status there; GIVENBACK
+        // requeues cleanly.
+        (Dialect::Y2011, BuildStatus::BuilderFail | BuildStatus::Aborted) => {
+            outcome.build_status = BuildStatus::GivenBack;
+        }
+        (Dialect::Current, _)
+        | (
+            Dialect::Y2011,
+            BuildStatus::Ok
+            | BuildStatus::DepFail
+            | BuildStatus::GivenBack
+            | BuildStatus::PackageFail
+            | BuildStatus::ChrootFail,
+        ) => {}
+    }
+    Told::Waiting {
+        build_id,
+        attempt,
+        outcome,
+    }
+}
+
+/// Where a slot without a build stands, for people.
+fn whereabouts(board: &Board, held: Option<&str>) -> String {
+    let board = match board {
+        Board::Cutting { n, .. } => format!("resetting: power is being cut, attempt {n}"),
+        Board::Booting { n, .. } => format!("resetting: booting, attempt {n}"),
+        Board::Trial { .. } => "trying a new image".to_owned(),
+        Board::Fresh { .. } => "ready".to_owned(),
+        Board::Used { .. } => "building".to_owned(),
+        Board::Rejoining(Rejoin::Fresh { .. } | Rejoin::Running(_) | Rejoin::Collecting(_)) => {
+            "the master has restarted; the board has to prove itself again".to_owned()
+        }
+        Board::Failed { reason, .. } => format!("the board has failed: {reason}"),
+        Board::Off => "off".to_owned(),
+    };
+    match held {
+        Some(reason) => format!("held by an operator ({reason}); {board}"),
+        None => board,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -13,4 +13,5 @@
 //! - `control`: the Unix socket for operators
 //! - `cli`: one file a subcommand
 
+pub mod ledger;
 pub mod slot;

@@ -18,7 +18,9 @@ pub trait Hands: Send + Sync + 'static {
     /// sends `Proved` (dropped by the machine unless Rejoining); a missing one `Lost`.
     fn prove(&self, boot: BootNo, events: Events) -> tokio::task::JoinHandle<()>;
     /// Gives the worker attempt's build (`acknowledged` false) or follows the one it has; sends
-    /// `Acknowledged`, then `Finished` or `Lost`.
+    /// `Acknowledged`, then `Finished` or `Lost`. After a restart of the daemon a worker may have a build
+    /// that is not known to be acknowledged: so it is asked first, and one that builds it already has
+    /// acknowledged it.
     fn guest(
         &self,
         boot: BootNo,
@@ -34,8 +36,28 @@ pub trait Hands: Send + Sync + 'static {
         events: Events,
     ) -> tokio::task::JoinHandle<()>;
     /// Tells the worker to abort, takes its log; ends with `AbortEnded` within its time.
-    fn abort(&self, boot: BootNo, attempt: AttemptNo, events: Events)
-    -> tokio::task::JoinHandle<()>;
+    fn abort(
+        &self,
+        boot: BootNo,
+        attempt: AttemptNo,
+        events: Events,
+    ) -> tokio::task::JoinHandle<()>;
+    /// Runs the self-test build of a new image; ends with `TrialEnded`. Until images are tried, nothing
+    /// starts it, and it says that the trial went badly.
+    fn trial(&self, boot: BootNo, events: Events) -> tokio::task::JoinHandle<()> {
+        tokio::spawn(async move {
+            if events
+                .send(Event::TrialEnded { boot, good: false })
+                .is_err()
+            {
+                tracing::debug!(boot, "the slot has ended");
+            }
+        })
+    }
+    /// Tells the image store how a trial went.
+    fn report_trial(&self, good: bool) {
+        tracing::warn!(good, "a trial ended that no image store had asked for");
+    }
     /// Cuts power and leaves it off.
     fn power_off(&self) -> tokio::task::JoinHandle<()>;
     /// Drops the kept results of an attempt.

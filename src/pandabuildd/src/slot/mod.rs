@@ -1,5 +1,23 @@
 //! Runs a slot: one task owns its state; everyone else sends it messages. Every event is stepped through
 //! the pure machine, the new state is committed to the ledger, and only then effects start and callers
 //! are answered.
+//!
+//! ```text
+//!  front, control ──SlotHandle──▶ ┌───────────┐ ──commit──▶ ledger
+//!                                 │ slot task │ ──effects─▶ Hands (cut, boot, prove, guest, …)
+//!  Hands ─────────Event─────────▶ └───────────┘ ──View────▶ everyone who watches
+//! ```
+//!
+//! - [`handle`]: what the rest of the daemon holds of a slot
+//! - [`hands`]: the effects on the world, as a trait
+//! - [`settings`]: how often and how long
+//! - [`task`]: the task itself
 
+pub mod handle;
 pub mod hands;
+pub mod settings;
+mod task;
+
+pub use handle::{SlotClosed, SlotHandle, View};
+pub use settings::Settings;
+pub use task::spawn;

@@ -1,0 +1,281 @@
+//! The ledger: what must survive a `kill -9`, in one SQLite file. Slots with their states, boots with
+//! their secrets and steps, build attempts, pins of input files.
+//!
+//! Called by each slot's task (which commits a state before anything else happens), by the boot chain
+//! (which records its steps), by the depot and the front. One file, WAL, `synchronous=FULL`, readable by
+//! its owner only. Everything is done on tokio's blocking threads, one statement at a time.
+//!
+//! What holds passwords or keys is forgotten early: a build's arguments in the commit in which the slot
+//! no longer has the build, a boot's key in the commit in which the slot has a later boot or no power.
+//!
+//! - [`grade`]: how good the evidence of a cut is
+//! - [`records`]: what goes in and comes out
+//! - [`schema`]: the file, its tables and their migrations
+//! - `slots`, `boots`: the statements
+
+mod boots;
+mod grade;
+mod records;
+mod schema;
+mod slots;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use panda_protocol::digest::Sha1;
+use panda_slot::{AttemptNo, BootNo, Slot};
+use rusqlite::Connection;
+
+pub use grade::Grade;
+pub use records::{AttemptRecord, BootHistory, BootSecrets, MAX_TEXT, NewAttempt, Step};
+
+/// How many boots of a slot are remembered with their steps.
+pub const KEPT_BOOTS: u32 = 200;
+/// How many steps of one boot are recorded; a chain has about ten.
+pub const MAX_STEPS: u32 = 100;
+
+/// What went wrong with the ledger. No variant holds what was to be written.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The file cannot be made, or its rights cannot be set.
+    #[error("{path}: cannot make the ledger: {source}; check the state directory and its owner")]
+    File {
+        /// The ledger's path.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not a ledger.
+    #[error("{path} is not a ledger of pandabuildd; move it away, or name another state directory")]
+    Foreign {
+        /// The ledger's path.
+        path: PathBuf,
+    },
+    /// A newer pandabuildd has written the file.
+    #[error(
+        "{path} was written by a newer pandabuildd (schema {found}, this one knows {known}); \
+         install that version, or move the file away to start without its history"
+    )]
+    Newer {
+        /// The ledger's path.
+        path: PathBuf,
+        /// The schema found.
+        found: u32,
+        /// The newest schema known.
+        known: u32,
+    },
+    /// SQLite failed.
+    #[error(
+        "cannot {doing} the ledger: {source}; check the disk, and that no other daemon uses it"
+    )]
+    Sqlite {
+        /// What was being done.
+        doing: &'static str,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// A record cannot be read: written by something else, or the disk is bad.
+    #[error("the ledger's record of {what} is damaged; move the ledger away to start afresh")]
+    Damaged {
+        /// Which record.
+        what: String,
+    },
+    /// A build's arguments cannot be written down.
+    #[error("the build's arguments cannot be written down: {0}")]
+    Unwritable(panda_protocol::launchpad::xml::XmlError),
+    /// The blocking thread did not finish.
+    #[error("the ledger's work was cut short; the daemon is stopping")]
+    Interrupted,
+}
+
+/// The ledger. Cheap to clone; all clones share one connection.
+#[derive(Clone)]
+pub struct Ledger {
+    connection: Arc<Mutex<Connection>>,
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ledger")
+    }
+}
+
+impl Ledger {
+    /// Opens the ledger at `path`, making it where there is none, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// The file cannot be made, is not a ledger, or is newer than this daemon.
+    pub fn open(path: &Path) -> Result<Self, LedgerError> {
+        Ok(Self {
+            connection: Arc::new(Mutex::new(schema::open(path)?)),
+        })
+    }
+
+    /// The committed state of a slot; none where it was never seen.
+    ///
+    /// # Errors
+    /// The ledger cannot be read, or the record is damaged.
+    pub async fn load_slot(&self, name: &str) -> Result<Option<Slot>, LedgerError> {
+        let name = name.to_owned();
+        self.run(move |db| slots::load(db, &name)).await
+    }
+
+    /// Commits a slot's new state, and a build accepted with it, in one transaction. Arguments of builds
+    /// that the slot no longer has and keys of boots that are over are forgotten in the same one.
+    ///
+    /// # Errors
+    /// Nothing was changed: the ledger cannot be written.
+    pub async fn commit(
+        &self,
+        name: &str,
+        slot: &Slot,
+        accepted: Option<NewAttempt>,
+    ) -> Result<(), LedgerError> {
+        let (name, slot) = (name.to_owned(), slot.clone());
+        self.run(move |db| slots::commit(db, &name, &slot, accepted.as_ref()))
+            .await
+    }
+
+    /// Records the beginning of a boot with its secrets, and forgets the oldest boots of the slot.
+    ///
+    /// # Errors
+    /// The ledger cannot be written, or the slot has had this boot already.
+    pub async fn begin_boot(
+        &self,
+        slot: &str,
+        boot: BootNo,
+        secrets: BootSecrets,
+    ) -> Result<(), LedgerError> {
+        let slot = slot.to_owned();
+        self.run(move |db| boots::begin(db, &slot, boot, &secrets))
+            .await
+    }
+
+    /// The secrets of a boot; none once it is over.
+    ///
+    /// # Errors
+    /// The ledger cannot be read, or the record is damaged.
+    pub async fn boot_secrets(
+        &self,
+        slot: &str,
+        boot: BootNo,
+    ) -> Result<Option<BootSecrets>, LedgerError> {
+        let slot = slot.to_owned();
+        self.run(move |db| boots::secrets(db, &slot, boot)).await
+    }
+
+    /// Records a step of a boot that has begun. Steps of a boot that is not remembered, and those after
+    /// the first [`MAX_STEPS`], are dropped.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub async fn record_step(
+        &self,
+        slot: &str,
+        boot: BootNo,
+        step: Step,
+    ) -> Result<(), LedgerError> {
+        let slot = slot.to_owned();
+        self.run(move |db| boots::record_step(db, &slot, boot, &step))
+            .await
+    }
+
+    /// The last boots of a slot, or of all, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// The ledger cannot be read, or a record is damaged.
+    pub async fn boots(
+        &self,
+        slot: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<BootHistory>, LedgerError> {
+        let slot = slot.map(ToOwned::to_owned);
+        self.run(move |db| boots::history(db, slot.as_deref(), limit))
+            .await
+    }
+
+    /// A build attempt; none where it is not remembered.
+    ///
+    /// # Errors
+    /// The ledger cannot be read, or the record is damaged.
+    pub async fn attempt(
+        &self,
+        slot: &str,
+        attempt: AttemptNo,
+    ) -> Result<Option<AttemptRecord>, LedgerError> {
+        let slot = slot.to_owned();
+        self.run(move |db| slots::attempt(db, &slot, attempt)).await
+    }
+
+    /// Forgets an attempt's arguments: they hold passwords. A commit without the build does so too.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub async fn end_attempt(&self, slot: &str, attempt: AttemptNo) -> Result<(), LedgerError> {
+        let slot = slot.to_owned();
+        self.run(move |db| slots::end_attempt(db, &slot, attempt))
+            .await
+    }
+
+    /// Pins an input file to a slot.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub async fn pin(&self, slot: &str, sha1: Sha1) -> Result<(), LedgerError> {
+        let slot = slot.to_owned();
+        self.run(move |db| slots::pin(db, &slot, sha1)).await
+    }
+
+    /// Unpins everything that is pinned to a slot.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub async fn unpin(&self, slot: &str) -> Result<(), LedgerError> {
+        let slot = slot.to_owned();
+        self.run(move |db| slots::unpin(db, &slot)).await
+    }
+
+    /// All pins, by slot.
+    ///
+    /// # Errors
+    /// The ledger cannot be read, or a record is damaged.
+    pub async fn pins(&self) -> Result<Vec<(String, Sha1)>, LedgerError> {
+        self.run(|db| slots::pins(db)).await
+    }
+
+    /// Runs `work` on a blocking thread. It runs to its end even if the caller goes away.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let connection = Arc::clone(&self.connection);
+        tokio::task::spawn_blocking(move || {
+            // A panic in the midst of a statement leaves a connection that is still sound: an open
+            // transaction is rolled back as it is dropped.
+            let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&mut connection)
+        })
+        .await
+        .map_err(|_| LedgerError::Interrupted)?
+    }
+}
+
+/// A number as SQLite holds it. Ours count from 0 by one and never come near the end.
+fn number(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn reading(source: rusqlite::Error) -> LedgerError {
+    LedgerError::Sqlite {
+        doing: "read",
+        source,
+    }
+}
+
+fn writing(source: rusqlite::Error) -> LedgerError {
+    LedgerError::Sqlite {
+        doing: "write",
+        source,
+    }
+}

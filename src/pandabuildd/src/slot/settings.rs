@@ -1,0 +1,94 @@
+//! How often a slot tries things, and how long it waits: the `[slot_task]` part of `rack.toml`.
+
+use std::time::Duration;
+
+use panda_protocol::launchpad::Dialect;
+use panda_slot::Limits;
+use serde::{Deserialize, Serialize};
+
+/// How often a slot tries things, and how long it waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Attempts of one reset (cut and boot) before the board is Failed.
+    pub attempts: u32,
+    /// How often a build that the worker has not acknowledged moves to a new boot.
+    pub moves: u32,
+    /// How long a `clean` waits for its board. Today's manager calls `clean` for builders that are not
+    /// virtualised only, and waits 40 s for the answer; waiting longer here would only answer a caller
+    /// who has gone. (2011's `clean` never waits.)
+    pub clean_wait_seconds: u64,
+    /// The pause before a Failed board is tried again for the first time; it doubles each time.
+    pub retry_first_seconds: u64,
+    /// The longest such pause.
+    pub retry_most_seconds: u64,
+    /// Which manager the rack speaks to. A setting of the rack, not of this part: whoever assembles the
+    /// rack fills it in.
+    #[serde(skip)]
+    pub dialect: Dialect,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            attempts: 3,
+            moves: 2,
+            clean_wait_seconds: 35,
+            retry_first_seconds: 60,
+            retry_most_seconds: 3600,
+            dialect: Dialect::Current,
+        }
+    }
+}
+
+impl Settings {
+    /// What the machine needs to know of these.
+    pub(super) fn limits(&self) -> Limits {
+        Limits {
+            attempts: self.attempts.max(1),
+            moves: self.moves,
+            dialect: self.dialect,
+        }
+    }
+
+    /// How long a `clean` waits.
+    pub(super) fn clean_wait(&self) -> Duration {
+        Duration::from_secs(self.clean_wait_seconds)
+    }
+
+    /// The pause before a Failed board is tried again, after `pauses` earlier ones.
+    pub(super) fn retry_pause(&self, pauses: u32) -> Duration {
+        let factor = 1_u64.checked_shl(pauses).unwrap_or(u64::MAX);
+        let seconds = self.retry_first_seconds.saturating_mul(factor);
+        Duration::from_secs(seconds.min(self.retry_most_seconds).max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Settings;
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let settings = Settings::default();
+        let seconds: Vec<u64> = [0, 1, 2, 5, 6, 63, 64, u32::MAX]
+            .map(|n| settings.retry_pause(n).as_secs())
+            .into();
+        assert_eq!(seconds, [60, 120, 240, 1920, 3600, 3600, 3600, 3600]);
+    }
+
+    #[test]
+    fn a_pause_is_never_nothing() {
+        let settings = Settings {
+            retry_first_seconds: 0,
+            ..Settings::default()
+        };
+        assert_eq!(settings.retry_pause(9).as_secs(), 1);
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused() {
+        let error = toml::from_str::<Settings>("clean_wait_second = 3").unwrap_err();
+        assert!(error.to_string().contains("clean_wait_seconds"), "{error}");
+    }
+}

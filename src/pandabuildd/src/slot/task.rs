@@ -1,0 +1,454 @@
+//! The task that owns a slot. One message or event at a time: step, commit, effects in order.
+//!
+//! ```text
+//!            ┌─ call ──┐                     ┌─ it cannot be written: the state stays, callers are
+//!            │         ▼                     │  refused, reports of the board wait, and it is tried
+//!   mailbox ─┘   machine step ──▶ commit ────┤  again and again; the slot is not IDLE meanwhile
+//!   activity ── event ─▲                     │
+//!   timers ────────────┘                     └─ written ──▶ view, effects in order, answers
+//! ```
+//!
+//! One activity of the board runs at a time; starting another aborts it and waits for its end. An
+//! activity that ends, or panics, without a report that moved the slot on is reported in its stead, so
+//! that no bug in one can hang a slot.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use panda_slot::{Answer, BootNo, CallId, Effect, Event, Limits, Lost, Refusal, Slot, step};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::handle::{Ask, Message, SlotHandle, View};
+use super::hands::{Events, Hands};
+use super::settings::Settings;
+use crate::ledger::{Ledger, NewAttempt};
+
+/// Calls that may wait for the task; more wait in their own tasks.
+const MAILBOX: usize = 32;
+/// How long an aborted activity may take to let go of the board.
+const LET_GO: Duration = Duration::from_secs(10);
+/// How soon a ledger that could not be written is tried again.
+const LEDGER_RETRY: Duration = Duration::from_secs(2);
+
+/// Starts the task of the slot `name`, whose committed state is `initial` (none where it was never
+/// seen). Its first event is `Recover`. The task ends with [`SlotHandle::close`], or when every handle
+/// is gone.
+pub fn spawn(
+    name: &str,
+    initial: Option<Slot>,
+    ledger: Ledger,
+    hands: Arc<dyn Hands>,
+    settings: Settings,
+) -> SlotHandle {
+    let slot = initial.unwrap_or_default();
+    let (mailbox, messages) = mpsc::channel(MAILBOX);
+    let (events, reports) = mpsc::unbounded_channel();
+    let fault = Some("the daemon is starting".to_owned());
+    let first = View {
+        slot: slot.clone(),
+        since_unix_ms: now_unix_ms(),
+        fault,
+    };
+    let (view, watched) = watch::channel(first);
+    let name: Arc<str> = name.into();
+    let task = Task {
+        name: Arc::clone(&name),
+        slot,
+        limits: settings.limits(),
+        settings,
+        ledger,
+        hands,
+        events,
+        view,
+        activity: None,
+        callers: HashMap::new(),
+        last_call: 0,
+        clean_due: None,
+        retry_due: None,
+        unwritten: None,
+        stopping: false,
+    };
+    tokio::spawn(task.run(messages, reports));
+    SlotHandle {
+        name,
+        mailbox,
+        view: watched,
+    }
+}
+
+struct Task {
+    name: Arc<str>,
+    slot: Slot,
+    limits: Limits,
+    settings: Settings,
+    ledger: Ledger,
+    hands: Arc<dyn Hands>,
+    events: Events,
+    view: watch::Sender<View>,
+    activity: Option<Activity>,
+    callers: HashMap<CallId, oneshot::Sender<Answer>>,
+    last_call: CallId,
+    clean_due: Option<(Instant, CallId)>,
+    retry_due: Option<(Instant, BootNo)>,
+    unwritten: Option<Unwritten>,
+    stopping: bool,
+}
+
+/// What the hands are doing to the board.
+struct Activity {
+    handle: JoinHandle<()>,
+    /// What is reported if it ends without a report that moved the slot on.
+    silence: Option<Event>,
+}
+
+/// The ledger could not be written.
+struct Unwritten {
+    /// The report of the board that waits; none where only a call was refused.
+    event: Option<Event>,
+    again: Instant,
+    why: String,
+}
+
+/// What the task does next.
+enum Next {
+    Message(Message),
+    Event(Event),
+    ActivityEnded,
+    WriteAgain,
+    End,
+}
+
+impl Task {
+    async fn run(
+        mut self,
+        mut messages: mpsc::Receiver<Message>,
+        mut reports: mpsc::UnboundedReceiver<Event>,
+    ) {
+        self.take_event(Event::Recover).await;
+        loop {
+            match self.next(&mut messages, &mut reports).await {
+                Next::Message(Message::Ask { ask, reply }) => self.take_call(ask, reply).await,
+                Next::Message(Message::Quiesce) => self.quiesce(),
+                Next::Message(Message::Close) | Next::End => break,
+                Next::Event(event) => self.take_event(event).await,
+                Next::ActivityEnded => self.end_activity().await,
+                Next::WriteAgain => self.write_again().await,
+            }
+        }
+        self.finish(messages).await;
+    }
+
+    /// Reports come before the end of the activity that made them, and both before calls. While a report
+    /// waits for the ledger, the later ones wait behind it.
+    async fn next(
+        &mut self,
+        messages: &mut mpsc::Receiver<Message>,
+        reports: &mut mpsc::UnboundedReceiver<Event>,
+    ) -> Next {
+        let blocked = self
+            .unwritten
+            .as_ref()
+            .is_some_and(|unwritten| unwritten.event.is_some());
+        let again = self.unwritten.as_ref().map(|unwritten| unwritten.again);
+        let clean_due = self.clean_due;
+        let retry_due = self.retry_due;
+        tokio::select! {
+            biased;
+            () = at(again) => Next::WriteAgain,
+            Some(event) = reports.recv(), if !blocked => Next::Event(event),
+            () = ended(self.activity.as_mut()), if !blocked => Next::ActivityEnded,
+            () = at(clean_due.map(|(when, _)| when)), if !blocked => {
+                self.clean_due = None;
+                Next::Event(Event::CleanDue { call: clean_due.map_or(0, |(_, call)| call) })
+            }
+            () = at(retry_due.map(|(when, _)| when)), if !blocked => {
+                self.retry_due = None;
+                Next::Event(Event::RetryDue { boot: retry_due.map_or(0, |(_, boot)| boot) })
+            }
+            message = messages.recv() => message.map_or(Next::End, Next::Message),
+        }
+    }
+
+    async fn take_call(&mut self, ask: Ask, reply: oneshot::Sender<Answer>) {
+        self.last_call += 1;
+        let call = self.last_call;
+        if self.unwritten.is_some() {
+            return self.reply(reply, Answer::Refused(Refusal::NotRecorded));
+        }
+        self.callers.insert(call, reply);
+        let (event, accepted) = match ask {
+            Ask::Build(build) => (
+                Event::Build {
+                    call,
+                    build_id: build.build_id.clone(),
+                },
+                Some(*build),
+            ),
+            Ask::Abort => (Event::Abort { call }, None),
+            Ask::Clean => (Event::Clean { call }, None),
+            Ask::Reset => (Event::Reset { call }, None),
+            Ask::OperatorReset { forced } => (Event::OperatorReset { call, forced }, None),
+            Ask::Hold { reason } => (Event::Hold { call, reason }, None),
+            Ask::Release => (Event::Release { call }, None),
+        };
+        let transition = step(&self.slot, event, &self.limits);
+        let attempt = transition.next.attempt;
+        let accepted = accepted
+            .filter(|_| attempt != self.slot.attempt)
+            .map(|call| NewAttempt { attempt, call });
+        match self.commit(&transition.next, accepted).await {
+            Ok(()) => self.perform(transition.effects).await,
+            Err(why) => {
+                self.cannot_write(None, why);
+                if let Some(reply) = self.callers.remove(&call) {
+                    self.reply(reply, Answer::Refused(Refusal::NotRecorded));
+                }
+            }
+        }
+    }
+
+    async fn take_event(&mut self, event: Event) {
+        let transition = step(&self.slot, event.clone(), &self.limits);
+        match self.commit(&transition.next, None).await {
+            Ok(()) => self.perform(transition.effects).await,
+            Err(why) => self.cannot_write(Some(event), why),
+        }
+    }
+
+    /// Writes the new state down and only then takes it over. A state that has not changed is not
+    /// written, but for the first, which is to show whether the ledger can be written at all.
+    async fn commit(&mut self, next: &Slot, accepted: Option<NewAttempt>) -> Result<(), String> {
+        let starting = self.view.borrow().fault.is_some() && !self.stopping;
+        if *next != self.slot || accepted.is_some() || starting {
+            self.ledger
+                .commit(&self.name, next, accepted)
+                .await
+                .map_err(|error| error.to_string())?;
+        }
+        self.unwritten = None;
+        self.show(next.clone());
+        Ok(())
+    }
+
+    fn show(&mut self, next: Slot) {
+        let moved = std::mem::discriminant(&self.slot.board) != std::mem::discriminant(&next.board)
+            || self.slot.boot != next.boot;
+        if moved {
+            tracing::info!(slot = %self.name, boot = next.boot, board = next.board.name());
+        }
+        self.slot = next;
+        let fault = self.fault();
+        self.view.send_if_modified(|view| {
+            let new = View {
+                slot: self.slot.clone(),
+                since_unix_ms: if moved {
+                    now_unix_ms()
+                } else {
+                    view.since_unix_ms
+                },
+                fault,
+            };
+            let changed = *view != new;
+            *view = new;
+            changed
+        });
+    }
+
+    fn fault(&self) -> Option<String> {
+        if self.stopping {
+            return Some("the daemon is stopping".to_owned());
+        }
+        self.unwritten
+            .as_ref()
+            .map(|unwritten| unwritten.why.clone())
+    }
+
+    fn cannot_write(&mut self, event: Option<Event>, why: String) {
+        tracing::error!(slot = %self.name, "{why}");
+        if self.unwritten.is_none() {
+            self.hands.alert(&why);
+        }
+        self.unwritten = Some(Unwritten {
+            event,
+            again: Instant::now() + LEDGER_RETRY,
+            why,
+        });
+        self.show(self.slot.clone());
+    }
+
+    /// Takes the report that waited once more; where none did, writes the state as it is.
+    async fn write_again(&mut self) {
+        let Some(unwritten) = &self.unwritten else {
+            return;
+        };
+        match unwritten.event.clone() {
+            Some(event) => self.take_event(event).await,
+            None => {
+                let same = self.slot.clone();
+                if let Err(why) = self.commit(&same, None).await {
+                    self.cannot_write(None, why);
+                }
+            }
+        }
+    }
+
+    async fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            self.perform_one(effect).await;
+        }
+    }
+
+    async fn perform_one(&mut self, effect: Effect) {
+        let hands = Arc::clone(&self.hands);
+        let events = self.events.clone();
+        match effect {
+            Effect::StartCut { boot, trial: _ } => {
+                let reason = "the cut ended without a report".to_owned();
+                let silence = Event::CutFailed { boot, reason };
+                self.start(Some(silence), || hands.cut(boot, events)).await;
+            }
+            Effect::StartBoot { boot, trial: _ } => {
+                let reason = "the boot ended without a report".to_owned();
+                let silence = Event::BootFailed { boot, reason };
+                self.start(Some(silence), || hands.boot(boot, events)).await;
+            }
+            Effect::StartProving { boot } => {
+                self.start(Some(silent(boot)), || hands.prove(boot, events))
+                    .await;
+            }
+            Effect::StartGuest {
+                boot,
+                attempt,
+                acknowledged,
+            } => {
+                let start = || hands.guest(boot, attempt, acknowledged, events);
+                self.start(Some(silent(boot)), start).await;
+            }
+            Effect::StartCollecting { boot, attempt } => {
+                self.start(Some(silent(boot)), || hands.collect(boot, attempt, events))
+                    .await;
+            }
+            Effect::StartAbort { boot, attempt } => {
+                let silence = Event::AbortEnded { attempt, boot };
+                self.start(Some(silence), || hands.abort(boot, attempt, events))
+                    .await;
+            }
+            Effect::StartTrial { boot } => {
+                let silence = Event::TrialEnded { boot, good: false };
+                self.start(Some(silence), || hands.trial(boot, events))
+                    .await;
+            }
+            Effect::PowerOff => self.start(None, || hands.power_off()).await,
+            Effect::Alert { reason } => hands.alert(&reason),
+            Effect::ReportTrial { good } => hands.report_trial(good),
+            Effect::DropKept { attempt } => hands.drop_kept(attempt),
+            Effect::BuildEnded { attempt } => hands.build_ended(attempt),
+            Effect::ArmCleanDue { call } => {
+                self.clean_due = Some((Instant::now() + self.settings.clean_wait(), call));
+            }
+            Effect::ArmRetry { boot, pauses } => {
+                self.retry_due = Some((Instant::now() + self.settings.retry_pause(pauses), boot));
+            }
+            Effect::Answer { call, answer } => {
+                if let Some(reply) = self.callers.remove(&call) {
+                    self.reply(reply, answer);
+                }
+            }
+        }
+    }
+
+    /// Starts an activity in the place of the one that runs, which lets go of the board first.
+    async fn start(&mut self, silence: Option<Event>, start: impl FnOnce() -> JoinHandle<()>) {
+        self.stop_activity().await;
+        self.activity = Some(Activity {
+            handle: start(),
+            silence,
+        });
+    }
+
+    async fn stop_activity(&mut self) {
+        let Some(mut activity) = self.activity.take() else {
+            return;
+        };
+        activity.handle.abort();
+        if tokio::time::timeout(LET_GO, &mut activity.handle)
+            .await
+            .is_err()
+        {
+            tracing::error!(slot = %self.name, "an activity does not let go of the board; going on");
+        }
+    }
+
+    async fn end_activity(&mut self) {
+        if let Some(Activity {
+            silence: Some(event),
+            ..
+        }) = self.activity.take()
+        {
+            self.take_event(event).await;
+        }
+    }
+
+    fn quiesce(&mut self) {
+        self.stopping = true;
+        self.show(self.slot.clone());
+    }
+
+    /// Answers what was asked before the end, lets the board go as it is, and ends.
+    async fn finish(mut self, mut messages: mpsc::Receiver<Message>) {
+        self.quiesce();
+        messages.close();
+        while let Some(message) = messages.recv().await {
+            if let Message::Ask { ask, reply } = message {
+                self.take_call(ask, reply).await;
+            }
+        }
+        self.stop_activity().await;
+        for (_, reply) in std::mem::take(&mut self.callers) {
+            self.reply(reply, Answer::Refused(Refusal::NotReady));
+        }
+    }
+
+    fn reply(&self, reply: oneshot::Sender<Answer>, answer: Answer) {
+        if let Err(answer) = reply.send(answer) {
+            tracing::debug!(slot = %self.name, ?answer, "the caller has gone");
+        }
+    }
+}
+
+fn silent(boot: BootNo) -> Event {
+    Event::Lost {
+        boot,
+        why: Lost::OverTime,
+    }
+}
+
+/// Waits until `when`; for ever without one.
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => tokio::time::sleep_until(when).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for the end of an activity; for ever without one.
+async fn ended(activity: Option<&mut Activity>) {
+    match activity {
+        Some(activity) => {
+            if let Err(error) = (&mut activity.handle).await {
+                tracing::error!("an activity of the board broke: {error}");
+            }
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn now_unix_ms() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
