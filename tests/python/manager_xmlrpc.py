@@ -76,6 +76,8 @@ def main():
     parser = builds.parser(__doc__)
     parser.add_argument("--stop-at", metavar="TEXT",
                         help="leave, with the build running, as soon as the log's tail holds TEXT")
+    parser.add_argument("--follow", action="store_true",
+                        help="the build was dispatched already: only follow it to its end")
     parser.add_argument("--keep", action="store_true", help="leave the finished build uncleaned")
     options = parser.parse_args()
     deadline = time.monotonic() + options.timeout
@@ -83,6 +85,13 @@ def main():
     files = Files(build.paths)
     server = proxy(options)
 
+    if not options.follow:
+        dispatch(options, build, files, server, deadline)
+    follow(options, build, server, deadline)
+
+
+def dispatch(options, build, files, server, deadline):
+    """From an idle builder to an accepted build."""
     until(deadline, "for an idle builder",
           lambda: server.status()["builder_status"] == "BuilderStatus.IDLE" or None)
     if server.echo("ping", [1, None]) != ["ping", [1, None]]:
@@ -93,11 +102,14 @@ def main():
     if answer != ["BuilderStatus.BUILDING", options.build_id]:
         raise SystemExit(f"build answered {answer!r}")
 
+
+def follow(options, build, server, deadline):
+    """From an accepted build to an idle builder."""
     aborted = False
     while True:
         if time.monotonic() > deadline:
             raise SystemExit("the build took longer than --timeout")
-        status = server.status()
+        status = until(deadline, "for a status", server.status)
         if status["build_id"] != options.build_id:
             raise SystemExit(f"the builder works on {status['build_id']!r}")
         if status["builder_status"] == "BuilderStatus.WAITING":

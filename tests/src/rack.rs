@@ -1,0 +1,364 @@
+//! A rack of virtual Pandas in a directory of its own, as `pandabuildd twin` runs it. It can be killed and started
+//! again, and sees to it that nothing of it is left when it is dropped.
+//!
+//! ```text
+//! start -> running --stop--> gone, and nothing left (checked)
+//!             |  ^
+//!        kill |  | twin, serve
+//!             v  |
+//!           killed: the boards go on
+//! ```
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::programs::{pandabuildd, run, run_ok};
+
+/// The longest that a rack may take to say that it listens.
+const LISTEN_LIMIT: Duration = Duration::from_secs(60);
+/// The longest that a rack may take to end when it is told to.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+
+/// A slot, as the rack announced it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// Its name.
+    pub name: String,
+    /// Its builder's URL.
+    pub url: String,
+}
+
+/// A rack; see the module's picture.
+#[derive(Debug)]
+pub struct Rack {
+    directory: TempDir,
+    executor: String,
+    count: usize,
+    port: u16,
+    daemon: Option<Child>,
+    slots: Vec<Slot>,
+}
+
+impl Rack {
+    /// Starts a rack of `count` slots whose builds run `executor`, and waits until each says where it listens.
+    ///
+    /// # Errors
+    /// It does not start; the error holds the end of its log.
+    pub fn start(count: usize, executor: &str) -> Result<Self> {
+        // Short: the paths of Unix sockets are limited.
+        let directory = TempDir::with_prefix_in("panda-", "/tmp")?;
+        let mut rack = Self {
+            directory,
+            executor: executor.to_owned(),
+            count,
+            port: free_ports(count)?,
+            daemon: None,
+            slots: Vec::new(),
+        };
+        rack.twin()?;
+        Ok(rack)
+    }
+
+    /// Starts `pandabuildd twin` on this rack's state, be it new or left by a killed one.
+    ///
+    /// # Errors
+    /// It does not say that it listens.
+    pub fn twin(&mut self) -> Result<()> {
+        let mut command = pandabuildd()?;
+        command
+            .args(["twin", "--slots", &self.count.to_string()])
+            .args(["--listen", &format!("127.0.0.1:{}", self.port)])
+            .arg("--state")
+            .arg(self.state())
+            .args(["--executor", &self.executor]);
+        let mut daemon = self.spawn(&mut command)?;
+        let lines = lines_of(&mut daemon)?;
+        self.daemon = Some(daemon);
+        self.slots.clear();
+        while self.slots.len() < self.count {
+            let Ok(line) = lines.recv_timeout(LISTEN_LIMIT) else {
+                bail!("the rack did not announce its slots:\n{}", self.log());
+            };
+            let line: Value =
+                serde_json::from_str(&line).context("a line that announces a slot")?;
+            let text = |key: &str| {
+                line[key]
+                    .as_str()
+                    .map(str::to_owned)
+                    .with_context(|| format!("no {key} in {line}"))
+            };
+            self.slots.push(Slot {
+                name: text("slot")?,
+                url: text("url")?,
+            });
+        }
+        Ok(())
+    }
+
+    /// Starts `pandabuildd serve` on the `rack.toml` that `twin` wrote, whose boards a killed daemon left running.
+    ///
+    /// # Errors
+    /// It cannot be started, or does not answer on its control socket.
+    pub fn serve(&mut self) -> Result<()> {
+        let mut command = pandabuildd()?;
+        command
+            .arg("serve")
+            .arg("--config")
+            .arg(self.state().join("rack.toml"));
+        self.daemon = Some(self.spawn(&mut command)?);
+        let deadline = Instant::now() + LISTEN_LIMIT;
+        while !run(&mut self.control(&["slots"])?)?.status.success() {
+            ensure!(
+                Instant::now() < deadline,
+                "the daemon does not answer:\n{}",
+                self.log()
+            );
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Kills the daemon as a power failure of the master's program would: nothing is told, nothing is tidied. The
+    /// boards go on.
+    ///
+    /// # Errors
+    /// There is no daemon.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut daemon = self.daemon.take().context("no daemon is running")?;
+        daemon.kill()?;
+        daemon.wait()?;
+        Ok(())
+    }
+
+    /// Tells the daemon to end, as Ctrl-C does, and checks that nothing of the rack runs any more.
+    ///
+    /// # Errors
+    /// It does not end, fails, or leaves something running.
+    pub fn stop(mut self) -> Result<()> {
+        let mut daemon = self.daemon.take().context("no daemon is running")?;
+        kill(Pid::from_raw(i32::try_from(daemon.id())?), Signal::SIGINT)?;
+        let status = wait_for(&mut daemon, STOP_LIMIT)?.with_context(|| {
+            format!("the rack did not end when it was told to:\n{}", self.log())
+        })?;
+        ensure!(
+            status.success(),
+            "the rack ended with {status}:\n{}",
+            self.log()
+        );
+        let left = processes_in(self.directory.path())?;
+        ensure!(
+            left.is_empty(),
+            "the rack ended and left running: {left:?}\n{}",
+            self.log()
+        );
+        let mounts = fs::read_to_string("/proc/self/mounts")?;
+        let own = self.directory.path().display().to_string();
+        ensure!(!mounts.contains(&own), "the rack ended and left mounts");
+        Ok(())
+    }
+
+    /// The slots, in their order.
+    #[must_use]
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// The state directory.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
+    /// A directory that goes with the rack, for a test's own files.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn scratch(&self, name: &str) -> Result<PathBuf> {
+        let path = self.directory.path().join(name);
+        fs::create_dir_all(&path)?;
+        Ok(path)
+    }
+
+    /// All that the daemons wrote.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// `pandabuildd ARGUMENTS` over this rack's control socket.
+    ///
+    /// # Errors
+    /// The program cannot be built.
+    pub fn control(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = pandabuildd()?;
+        command
+            .args(arguments)
+            .arg("--socket")
+            .arg(self.state().join("control.sock"));
+        Ok(command)
+    }
+
+    /// Waits until every slot is on a proven boot that has run nothing.
+    ///
+    /// # Errors
+    /// One is not within two minutes.
+    pub fn wait_fresh(&self) -> Result<()> {
+        run_ok(&mut self.control(&["slots", "--wait", "fresh", "--timeout", "120"])?)
+            .map(drop)
+            .with_context(|| self.log())
+    }
+
+    /// The evidence of a slot's boots, as `pandabuildd boots --json` tells it, oldest first.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    pub fn boots(&self, slot: &str) -> Result<Vec<Value>> {
+        let written = run_ok(&mut self.control(&["boots", slot, "--json"])?)?;
+        json_items(&written)
+    }
+
+    fn spawn(&self, command: &mut Command) -> Result<Child> {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.directory.path().join("log"))?;
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("cannot start {command:?}"))
+    }
+}
+
+impl Drop for Rack {
+    /// Ends by force what is left after a failed test.
+    fn drop(&mut self) {
+        if let Some(daemon) = &mut self.daemon {
+            kill_quietly(daemon.id());
+            drop(daemon.wait());
+        }
+        for pid in processes_in(self.directory.path()).unwrap_or_default() {
+            kill_quietly(pid);
+        }
+    }
+}
+
+/// JSON values of a program's output: an array, or one value a line.
+///
+/// # Errors
+/// It is neither.
+pub fn json_items(written: &str) -> Result<Vec<Value>> {
+    if let Ok(Value::Array(items)) = serde_json::from_str(written) {
+        return Ok(items);
+    }
+    written
+        .lines()
+        .map(|line| serde_json::from_str(line).with_context(|| format!("not JSON: {line}")))
+        .collect()
+}
+
+/// Runs a command that must end within `limit`, and takes what it wrote.
+///
+/// # Errors
+/// It does not end in time; it is then killed.
+pub fn run_within(command: &mut Command, limit: Duration) -> Result<Output> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if wait_for(&mut child, limit)?.is_none() {
+        child.kill()?;
+        bail!("{command:?} did not end within {limit:?}");
+    }
+    Ok(child.wait_with_output()?)
+}
+
+/// Waits for a child's end; nothing where it does not end within `limit`.
+fn wait_for(child: &mut Child, limit: Duration) -> Result<Option<std::process::ExitStatus>> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// The lines of a child's standard output, read to its end so that it never blocks.
+fn lines_of(child: &mut Child) -> Result<mpsc::Receiver<String>> {
+    let stdout = child
+        .stdout
+        .take()
+        .context("standard output is not a pipe")?;
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            // Nobody listens any more once all slots are announced; reading goes on.
+            drop(sender.send(line));
+        }
+    });
+    Ok(receiver)
+}
+
+/// The first of `count` ports in a row that nothing listens on, below those that systems give out themselves.
+fn free_ports(count: usize) -> Result<u16> {
+    let count = u16::try_from(count)?;
+    let start = 12_000 + u16::try_from(std::process::id() % 900)? * 20;
+    (0..200_u16)
+        .map(|step| 12_000 + (start - 12_000 + step * 20) % 18_000)
+        .find(|first| (0..count).all(|n| TcpListener::bind(("127.0.0.1", first + n)).is_ok()))
+        .context("no free ports")
+}
+
+/// The processes that run from, in or for a directory, this one left out.
+fn processes_in(directory: &Path) -> Result<Vec<u32>> {
+    let wanted = directory.display().to_string();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        // A process may end while it is looked at.
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let link = |name| {
+            fs::read_link(entry.path().join(name))
+                .unwrap_or_default()
+                .display()
+                .to_string()
+        };
+        let related = String::from_utf8_lossy(&line).contains(&wanted)
+            || link("cwd").starts_with(&wanted)
+            || link("exe").starts_with(&wanted);
+        if related && pid != std::process::id() {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
+fn kill_quietly(pid: u32) {
+    if let Ok(pid) = i32::try_from(pid) {
+        // It may have ended by itself.
+        kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+    }
+}
