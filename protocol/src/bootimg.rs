@@ -114,6 +114,23 @@ pub fn compose(
     Ok(image)
 }
 
+/// The header page of an image whose kernel and ramdisk have these sizes, for who composes an image while
+/// sending it and never holds it whole. Its id is NULs, since the parts are not known yet; aboot does not
+/// look at it.
+///
+/// # Errors
+/// As [`compose`].
+pub fn header(spec: &Spec<'_>, kernel: u64, ramdisk: u64) -> Result<Vec<u8>, BootImageError> {
+    check_cmdline(spec.cmdline)?;
+    let bytes = image_bytes(spec.machine, spec.page_size, kernel, ramdisk)?;
+    let too_large = |_| BootImageError::TooLarge { bytes };
+    let kernel = u32::try_from(kernel).map_err(too_large)?;
+    let ramdisk = u32::try_from(ramdisk).map_err(too_large)?;
+    let mut page = vec![0; spec.page_size.0 as usize];
+    write_header(&mut page, spec, kernel, ramdisk, [0; 20]);
+    Ok(page)
+}
+
 /// The size that an image of these parts will have.
 ///
 /// # Errors
@@ -449,6 +466,20 @@ mod tests {
         ));
         assert!(matches!(
             image_bytes(Machine::Process, page, 1, u64::MAX),
+            Err(BootImageError::TooLarge { .. })
+        ));
+    }
+
+    #[test]
+    fn a_header_alone_is_the_composed_ones_without_its_id() {
+        let spec = spec(2048, "console=ttyO2");
+        let mut composed = compose(&spec, b"KERNEL", &[b"RAM", b"DISK"]).unwrap();
+        composed.truncate(2048);
+        composed[ID_AT..ID_AT + 20].fill(0);
+        assert_eq!(header(&spec, 6, 8), Ok(composed));
+        assert_eq!(header(&spec, 0, 8), Err(BootImageError::NoKernel));
+        assert!(matches!(
+            header(&spec, 6, u64::MAX),
             Err(BootImageError::TooLarge { .. })
         ));
     }

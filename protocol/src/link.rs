@@ -3,6 +3,7 @@
 //! The agent is a client of the master's *depot*:
 //! - `POST /report` with a [`Report`]: the proof of boot. 204, or 403 when this boot is not awaited.
 //! - `GET /input/<sha1>`: an input file of this boot's build. 404 when it may not have it.
+//! - `GET /rootfs`: the root file system that `boot.toml` names. 404 where it names none.
 //!
 //! The master is the only client of the agent's *link*:
 //! - `GET /boot`: a fresh [`Report`].
@@ -20,6 +21,8 @@ use crate::digest::Sha256;
 pub const REPORT_PATH: &str = "/report";
 /// Path prefix of input files at the depot.
 pub const INPUT_PATH: &str = "/input/";
+/// Path of the root file system at the depot.
+pub const ROOTFS_PATH: &str = "/rootfs";
 /// Path of the agent's report at the link.
 pub const BOOT_PATH: &str = "/boot";
 /// The most bytes of a report.
