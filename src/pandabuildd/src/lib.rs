@@ -13,5 +13,12 @@
 //! - `control`: the Unix socket for operators
 //! - `cli`: one file a subcommand
 
+pub mod boot;
+pub mod clock;
+pub mod depot;
+pub mod guest;
+pub mod identity;
+pub mod images;
 pub mod ledger;
+pub mod rig;
 pub mod slot;

@@ -1,0 +1,142 @@
+//! What every step of a boot stands on: the slot's board, its settings, and the journal that each step
+//! is written into, good or bad, before the next one starts.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use panda_board::{Port, Power, PowerError};
+use panda_slot::BootNo;
+use tokio::time::{Instant, timeout};
+
+use super::error::{Failure, StepError};
+use super::settings::{BootSettings, ms};
+use crate::ledger::{Grade, Step};
+
+/// One slot's board and how it is to be treated.
+pub struct Bench {
+    /// Its supply.
+    pub power: Arc<dyn Power>,
+    /// The port that its OTG is on.
+    pub port: Arc<dyn Port>,
+    /// An independent sense of its supply rail, where the rack has one.
+    pub sense: Option<Arc<dyn Sense>>,
+    /// Limits.
+    pub settings: BootSettings,
+    /// Where steps are recorded.
+    pub journal: Arc<dyn Journal>,
+}
+
+impl fmt::Debug for Bench {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bench")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A sense of a board's supply rail that does not go through what switches it.
+#[async_trait]
+pub trait Sense: Send + Sync {
+    /// The rail carries nothing.
+    async fn dark(&self) -> Result<bool, PowerError>;
+}
+
+/// Where steps are recorded: the ledger, for one slot.
+#[async_trait]
+pub trait Journal: Send + Sync {
+    /// Records a step of a boot. An error's text must hold no secret.
+    async fn record(&self, boot: BootNo, step: Step) -> Result<(), String>;
+}
+
+/// One boot's walk through the steps.
+#[derive(Debug)]
+pub struct Chain {
+    /// The board.
+    pub(super) bench: Arc<Bench>,
+    boot: BootNo,
+}
+
+/// What a step has to say for the record.
+#[derive(Debug, Default)]
+pub(super) struct Note {
+    pub(super) detail: String,
+    pub(super) grade: Option<Grade>,
+}
+
+impl From<String> for Note {
+    fn from(detail: String) -> Self {
+        Self {
+            detail,
+            grade: None,
+        }
+    }
+}
+
+impl Chain {
+    /// A walk of boot `boot` on `bench`.
+    #[must_use]
+    pub fn new(bench: Arc<Bench>, boot: BootNo) -> Self {
+        Self { bench, boot }
+    }
+
+    /// The limits.
+    pub(super) fn settings(&self) -> &BootSettings {
+        &self.bench.settings
+    }
+
+    /// Runs a step: bounds its time and records it with its time, good or bad. A step that cannot be
+    /// recorded has failed, since nobody could check the chain afterwards.
+    pub(super) async fn step<T>(
+        &self,
+        name: &'static str,
+        limit: Duration,
+        work: impl Future<Output = Result<(T, Note), StepError>>,
+    ) -> Result<T, Failure> {
+        let at_unix_ms = crate::clock::now_unix_ms();
+        let started = Instant::now();
+        let outcome = match timeout(limit, work).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(StepError::TimedOut { limit }),
+        };
+        let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let (result, note, error) = match outcome {
+            Ok((value, note)) => (Ok(value), note, None),
+            Err(error) => {
+                let text = error.to_string();
+                (Err(Failure::new(name, error)), Note::default(), Some(text))
+            }
+        };
+        let step = Step {
+            name: name.to_owned(),
+            at_unix_ms,
+            elapsed_ms,
+            detail: note.detail,
+            grade: note.grade,
+            error,
+        };
+        let recorded = self.bench.journal.record(self.boot, step).await;
+        let value = result?;
+        recorded.map_err(|problem| Failure::new(name, StepError::Journal(problem)))?;
+        Ok(value)
+    }
+
+    /// Asks the power driver something, within its own limit.
+    pub(super) async fn power<T>(
+        &self,
+        what: &'static str,
+        question: impl Future<Output = Result<T, PowerError>>,
+    ) -> Result<T, StepError> {
+        let limit = ms(self.settings().power_ms);
+        match timeout(limit, question).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(PowerError::TimedOut {
+                what: what.to_owned(),
+                limit,
+            }
+            .into()),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Step 2, `evidence`: the board is held without power for seconds, watched. Nothing may be on its port
+//! the whole time; how well the cut itself is shown is graded, and `require_cut` sets the least grade.
+//!
+//! | grade | what was seen |
+//! | --- | --- |
+//! | `sensed` | an independent sense of the rail saw it dark after the hold |
+//! | `presence` | the image's gadget was on the port, and left within a window after the order |
+//! | `readback` | the driver reads back off, after the hold as before it |
+//!
+//! A running Panda without a gadget has nothing on its port, so an empty port alone is no grade at all.
+//! A driver that switches the port's own power makes the gadget leave without the board losing power;
+//! such a rack must not count on `presence` alone.
+
+use panda_board::{PowerState, Presence};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::chain::{Chain, Note};
+use super::cut::{Ordered, describe, device, unseen};
+use super::error::{Failure, StepError};
+use super::power_on::Powered;
+use super::settings::ms;
+use crate::ledger::Grade;
+
+/// The board has no power, with evidence, and is still watched.
+#[derive(Debug)]
+pub struct Dark {
+    pub(super) chain: Chain,
+    pub(super) port: watch::Receiver<Presence>,
+    pub(super) last_arrival: Option<u64>,
+    grade: Grade,
+}
+
+impl Dark {
+    /// How well the cut is shown.
+    #[must_use]
+    pub fn grade(&self) -> Grade {
+        self.grade
+    }
+
+    /// Gives the board power.
+    ///
+    /// # Errors
+    /// Something came to the port meanwhile, or the driver's.
+    pub async fn power_on(self) -> Result<Powered, Failure> {
+        super::power_on::power_on(self).await
+    }
+}
+
+pub(super) async fn gather(ordered: Ordered) -> Result<Dark, Failure> {
+    let Ordered {
+        chain,
+        mut port,
+        gadget,
+        at,
+        mut last_arrival,
+    } = ordered;
+    let settings = chain.settings();
+    let limit = ms(settings.port_clears_ms) + ms(settings.cut_hold_ms) + ms(settings.power_ms) * 4;
+    let work = async {
+        last_arrival =
+            port_clears(&mut port, at + ms(settings.port_clears_ms), last_arrival).await?;
+        let left_after = at.elapsed();
+        let presence = gadget && left_after <= ms(settings.gadget_leaves_ms);
+        read_off(&chain).await?;
+        hold(&mut port, ms(settings.cut_hold_ms)).await?;
+        let readback = read_off(&chain).await?;
+        let sensed = match &chain.bench.sense {
+            Some(sense) => chain
+                .power("sense of the rail", sense.dark())
+                .await?
+                .then_some(()),
+            None => None,
+        };
+        if chain.bench.sense.is_some() && sensed.is_none() {
+            return Err(StepError::RailAlive);
+        }
+        port_still_empty(&mut port)?;
+
+        let grades = [
+            (sensed.is_some(), Grade::Sensed),
+            (presence, Grade::Presence),
+            (readback, Grade::Readback),
+        ];
+        let grade = grades
+            .into_iter()
+            .find_map(|(seen, grade)| seen.then_some(grade));
+        match grade {
+            Some(grade) if grade >= settings.require_cut => {
+                let detail = format!(
+                    "port empty {} ms after the order and for a hold of {} ms",
+                    left_after.as_millis(),
+                    settings.cut_hold_ms
+                );
+                Ok((
+                    grade,
+                    Note {
+                        detail,
+                        grade: Some(grade),
+                    },
+                ))
+            }
+            weaker => Err(StepError::WeakEvidence {
+                found: weaker.map_or_else(
+                    || "none (the driver cannot read back)".to_owned(),
+                    |grade| grade.to_string(),
+                ),
+                required: settings.require_cut,
+            }),
+        }
+    };
+    let grade = chain.step("evidence", limit, work).await?;
+    Ok(Dark {
+        chain,
+        port,
+        last_arrival,
+        grade,
+    })
+}
+
+/// Waits for the port to be empty, and returns the highest arrival seen up to then.
+async fn port_clears(
+    port: &mut watch::Receiver<Presence>,
+    deadline: Instant,
+    mut last_arrival: Option<u64>,
+) -> Result<Option<u64>, StepError> {
+    loop {
+        let now = *port.borrow_and_update();
+        last_arrival = last_arrival.max(device(now).map(|device| device.arrival));
+        if now == Presence::Empty {
+            return Ok(last_arrival);
+        }
+        match timeout_at(deadline, port.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(unseen()),
+            Err(_) => return Err(occupied(now)),
+        }
+    }
+}
+
+/// Holds the board without power. Any change at all on the port ends it: a device that came and left
+/// again between two looks, or a driver that lost sight of the port, is no empty port.
+async fn hold(
+    port: &mut watch::Receiver<Presence>,
+    hold: std::time::Duration,
+) -> Result<(), StepError> {
+    tokio::select! {
+        () = sleep(hold) => Ok(()),
+        changed = port.changed() => {
+            changed.map_err(|_| unseen())?;
+            Err(occupied(*port.borrow_and_update()))
+        }
+    }
+}
+
+/// The port is empty and has not changed since the last look.
+pub(super) fn port_still_empty(port: &mut watch::Receiver<Presence>) -> Result<(), StepError> {
+    let changed = port.has_changed().map_err(|_| unseen())?;
+    let now = *port.borrow_and_update();
+    if changed || now != Presence::Empty {
+        Err(occupied(now))
+    } else {
+        Ok(())
+    }
+}
+
+fn occupied(presence: Presence) -> StepError {
+    match presence {
+        Presence::Unknown => unseen(),
+        Presence::Device(device) => StepError::PortOccupied {
+            found: describe(device),
+        },
+        Presence::Empty => StepError::PortOccupied {
+            found: "a device that left again".to_owned(),
+        },
+    }
+}
+
+/// Reads the power back: whether the driver can at all.
+async fn read_off(chain: &Chain) -> Result<bool, StepError> {
+    match chain.power("power read", chain.bench.power.read()).await? {
+        Some(PowerState::Off) => Ok(true),
+        Some(PowerState::On) => Err(StepError::StillOn),
+        None => Ok(false),
+    }
+}

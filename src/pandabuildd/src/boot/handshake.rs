@@ -1,0 +1,116 @@
+//! Steps 8 and 9. `handshake`: the agent reports at the depot over this boot's certificate, whose key only
+//! what was sent over the pipe can hold. `proof`: the daemon connects to the agent's link in turn, where it
+//! must say the same, with a worker that is idle. A boot ROM that comes to the port meanwhile means that the
+//! board has restarted.
+
+use std::time::Duration;
+
+use panda_protocol::digest::Sha256;
+use panda_protocol::link::Report;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::boot_image::Started;
+use super::chain::Note;
+use super::error::{Failure, StepError, digest_or_none};
+use super::rom::wait_for_unawaited_rom;
+use super::settings::ms;
+use crate::depot::{Arrived, Awaiting};
+use crate::guest::Link;
+
+/// The pause between two attempts to reach a link that does not answer yet.
+const LINK_PAUSE: Duration = Duration::from_millis(250);
+
+/// What is awaited of a boot.
+#[derive(Debug)]
+pub struct Awaited {
+    /// Its place at the depot.
+    pub reports: Awaiting,
+    /// The way to its agent.
+    pub link: Link,
+    /// The root file system that it must have verified, where its image has one.
+    pub rootfs: Option<Sha256>,
+}
+
+/// The board has proven this boot.
+#[derive(Debug)]
+pub struct Proof {
+    report: Report,
+}
+
+impl Proof {
+    /// What the agent said of itself.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// The same, for good.
+    #[must_use]
+    pub fn into_report(self) -> Report {
+        self.report
+    }
+}
+
+pub(super) async fn shake(started: Started, awaited: Awaited) -> Result<Proof, Failure> {
+    let Started { chain, port, .. } = started;
+    let Awaited {
+        mut reports,
+        link,
+        rootfs,
+    } = awaited;
+    let limit = ms(chain.settings().handshake_ms);
+    let deadline = Instant::now() + limit;
+
+    let handshake = async {
+        let report = tokio::select! {
+            arrived = timeout_at(deadline, reports.arrived()) => match arrived {
+                Ok(Some(Arrived::Report(report))) => report,
+                Ok(Some(Arrived::Foreign(what))) => return Err(StepError::WrongReport { what }),
+                Ok(None) => return Err(StepError::Superseded),
+                Err(_) => return Err(StepError::NoReport { limit }),
+            },
+            () = wait_for_unawaited_rom(port.clone()) => return Err(StepError::Restarted),
+        };
+        if report.rootfs != rootfs {
+            return Err(StepError::WrongRootFs {
+                expected: digest_or_none(rootfs),
+                found: digest_or_none(report.rootfs),
+            });
+        }
+        let skew = report
+            .clock_unix_ms
+            .saturating_sub(crate::clock::now_unix_ms());
+        let detail = format!(
+            "agent {}, up for {} ms, its clock {skew} ms off",
+            panda_http::client::clean_text(&report.agent),
+            report.uptime_ms
+        );
+        Ok((report, Note::from(detail)))
+    };
+    let report = chain.step("handshake", limit * 2, handshake).await?;
+
+    let proof = async {
+        let asking = async {
+            loop {
+                match link.report().await {
+                    Ok(_) => break,
+                    Err(error) if error.is_silence() && Instant::now() < deadline => {
+                        sleep(LINK_PAUSE).await;
+                    }
+                    Err(error) => return Err(StepError::from(error)),
+                }
+            }
+            Ok(link.idle().await?)
+        };
+        tokio::select! {
+            asked = asking => asked?,
+            () = wait_for_unawaited_rom(port.clone()) => return Err(StepError::Restarted),
+        }
+        Ok((
+            (),
+            Note::from("the link answers for this boot, and the worker is idle".to_owned()),
+        ))
+    };
+    chain.step("proof", limit, proof).await?;
+    Ok(Proof { report })
+}

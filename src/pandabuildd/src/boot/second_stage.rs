@@ -1,0 +1,83 @@
+//! Step 6, `second stage`: the ROM loads it into its internal memory and starts it; it sets the board's
+//! RAM up and announces itself with its greeting on the same pipe.
+
+use panda_board::Presence;
+use panda_protocol::{aboot, omap4::rom};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::asic::Identified;
+use super::boot_image::Started;
+use super::chain::{Chain, Note};
+use super::error::{Failure, StepError, pipe};
+use super::paced::Paced;
+use super::settings::ms;
+use crate::images::Image;
+use panda_protocol::boot_toml::BootToml;
+
+/// Bytes of the greeting.
+const GREETING_BYTES: usize = 4;
+
+/// The second stage runs and waits for a boot image.
+#[derive(Debug)]
+pub struct Ready {
+    pub(super) chain: Chain,
+    pub(super) port: watch::Receiver<Presence>,
+    pub(super) pipe: Paced,
+}
+
+pub(super) async fn send(identified: Identified, image: &Image) -> Result<Ready, Failure> {
+    let Identified {
+        chain,
+        port,
+        pipe: mut paced,
+        ..
+    } = identified;
+    let limit = ms(chain.settings().second_stage_ms);
+    let deadline = Instant::now() + limit;
+    let work = async {
+        let part = &image.manifest().second_stage;
+        let stage = image.read(part).await?;
+        let size = rom::second_stage_size(stage.len())
+            .map_err(|error| StepError::Compose(error.to_string()))?;
+        for word in [rom::PERIPHERAL_BOOT, size] {
+            paced
+                .write(&rom::word(word), deadline)
+                .await
+                .map_err(pipe("announcing the second stage"))?;
+        }
+        paced
+            .write(&stage, deadline)
+            .await
+            .map_err(pipe("sending the second stage"))?;
+        let greeting = paced
+            .read(GREETING_BYTES, deadline)
+            .await
+            .map_err(pipe("waiting for the second stage's greeting"))?;
+        if !aboot::is_greeting(&greeting) {
+            return Err(StepError::BadMagic {
+                got: greeting.len(),
+            });
+        }
+        Ok((
+            (),
+            Note::from(format!("{} bytes, SHA-256 {}", part.bytes, part.sha256)),
+        ))
+    };
+    chain.step("second stage", limit, work).await?;
+    Ok(Ready {
+        chain,
+        port,
+        pipe: paced,
+    })
+}
+
+impl Ready {
+    /// Composes this boot's image and sends it.
+    ///
+    /// # Errors
+    /// A transfer's or the image's, or a second stage that does not leave the port.
+    pub async fn boot_image(self, image: &Image, boot: BootToml) -> Result<Started, Failure> {
+        super::boot_image::send(self, image, boot).await
+    }
+}

@@ -1,0 +1,280 @@
+//! The depot: what boards may report and fetch. A TLS server with the master's certificate that lets in a
+//! board only with the certificate of a boot that is current, and serves it only what this boot and its
+//! present build may have. Made once when the daemon starts; the slot's hands admit and dismiss boots.
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `POST /report` | 204, and the report goes to the boot step that waits for it; 403 when it names another boot |
+//! | `GET /input/<sha1>` | the input, when the slot's present build has it; else 404 |
+//! | `GET /rootfs` | the root file system of the image that the boot was given; 404 where it has none |
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use panda_http::body::{empty_response, read_body, text_response};
+use panda_http::pinned::{self, PinnedError};
+use panda_http::ranges::file_response;
+use panda_http::{Body, Identity, Peer, ServedFile, ServerSettings, serve};
+use panda_protocol::digest::{Sha1, Sha256};
+use panda_protocol::link::{INPUT_PATH, MAX_REPORT, REPORT_PATH, ROOTFS_PATH, Report};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::guest::difference;
+use crate::ledger::BootSecrets;
+
+/// How long a report may take to arrive.
+const REPORT_LIMIT: Duration = Duration::from_secs(10);
+
+/// The rack's inputs, as the depot and the slots' hands need them; the file cache is one.
+#[async_trait]
+pub trait Inputs: Send + Sync {
+    /// Opens an input; none where it is not there.
+    async fn open(&self, sha1: Sha1) -> io::Result<Option<tokio::fs::File>>;
+    /// The slot's build has ended: what was pinned for it may be evicted.
+    fn release(&self, slot: &str);
+}
+
+/// A handle of the depot. Cheap to clone.
+#[derive(Clone)]
+pub struct Depot {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    inputs: Arc<dyn Inputs>,
+    /// By slot: a slot has one current boot.
+    boots: Mutex<HashMap<String, Admitted>>,
+}
+
+/// A boot that is let in.
+struct Admitted {
+    certificate: Vec<u8>,
+    boot: String,
+    image: Sha256,
+    rootfs: Option<PathBuf>,
+    inputs: HashSet<Sha1>,
+    reports: watch::Sender<Option<Arrived>>,
+}
+
+/// What came in place of a boot's report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Arrived {
+    /// The report, of this boot and image.
+    Report(Report),
+    /// A report of another boot or image, over this boot's certificate.
+    Foreign(&'static str),
+}
+
+/// A boot's place at the depot.
+#[derive(Debug)]
+pub struct Awaiting(watch::Receiver<Option<Arrived>>);
+
+impl Awaiting {
+    /// The first report over this boot's certificate; none when the boot was dismissed.
+    pub async fn arrived(&mut self) -> Option<Arrived> {
+        let arrived = self.0.wait_for(Option::is_some).await.ok()?;
+        arrived.clone()
+    }
+}
+
+impl fmt::Debug for Depot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Depot").finish_non_exhaustive()
+    }
+}
+
+impl Depot {
+    /// Serves boards on `listener` until `stop`. The task ends when calls in flight have.
+    ///
+    /// # Errors
+    /// A master's certificate that cannot be used.
+    pub fn serve(
+        listener: TcpListener,
+        master: &Identity,
+        inputs: Arc<dyn Inputs>,
+        settings: ServerSettings,
+        stop: CancellationToken,
+    ) -> Result<(Self, JoinHandle<()>), PinnedError> {
+        let shared = Arc::new(Shared {
+            inputs,
+            boots: Mutex::default(),
+        });
+        let known = shared.clone();
+        let accepts: pinned::Accepts = Arc::new(move |der| known.slot_of(der).is_some());
+        let tls = pinned::server_config(master, accepts)?;
+        let handler_shared = shared.clone();
+        let handler = move |request, peer: Arc<Peer>| {
+            let shared = handler_shared.clone();
+            async move { shared.answer(request, &peer).await }
+        };
+        let task = tokio::spawn(serve(listener, Some(tls), settings, stop, handler));
+        Ok((Self { shared }, task))
+    }
+
+    /// Lets a slot's new boot in, in the place of any other boot of it.
+    ///
+    /// # Errors
+    /// A certificate that is none.
+    pub fn admit(
+        &self,
+        slot: &str,
+        secrets: &BootSecrets,
+        rootfs: Option<PathBuf>,
+    ) -> Result<Awaiting, PinnedError> {
+        let certificate = pinned::certificate_from_pem(&secrets.certificate_pem)?;
+        let (reports, awaiting) = watch::channel(None);
+        let admitted = Admitted {
+            certificate: certificate.to_vec(),
+            boot: secrets.id.clone(),
+            image: secrets.image,
+            rootfs,
+            inputs: HashSet::new(),
+            reports,
+        };
+        self.shared.boots().insert(slot.to_owned(), admitted);
+        Ok(Awaiting(awaiting))
+    }
+
+    /// Whether this boot of the slot is let in.
+    #[must_use]
+    pub fn admits(&self, slot: &str, boot: &str) -> bool {
+        self.shared
+            .boots()
+            .get(slot)
+            .is_some_and(|admitted| admitted.boot == boot)
+    }
+
+    /// Lets the slot's board in no longer.
+    pub fn dismiss(&self, slot: &str) {
+        self.shared.boots().remove(slot);
+    }
+
+    /// What the slot's present build may fetch; nothing else.
+    pub fn allow(&self, slot: &str, inputs: HashSet<Sha1>) {
+        if let Some(admitted) = self.shared.boots().get_mut(slot) {
+            admitted.inputs = inputs;
+        }
+    }
+}
+
+impl Shared {
+    fn boots(&self) -> MutexGuard<'_, HashMap<String, Admitted>> {
+        self.boots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The slot whose current boot has this certificate.
+    fn slot_of(&self, certificate: &[u8]) -> Option<String> {
+        let boots = self.boots();
+        let found = boots
+            .iter()
+            .find(|(_, admitted)| admitted.certificate == certificate);
+        found.map(|(slot, _)| slot.clone())
+    }
+
+    /// Answers one request. The certificate was known when the connection was made; its boot may have
+    /// ended since.
+    async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
+        let certificate = peer.certificate.as_deref().unwrap_or_default();
+        let Some(slot) = self.slot_of(certificate) else {
+            return not_awaited();
+        };
+        let path = request.uri().path().to_owned();
+        match (request.method(), path.as_str()) {
+            (&Method::POST, REPORT_PATH) => self.report(request, certificate).await,
+            (&Method::GET | &Method::HEAD, ROOTFS_PATH) => {
+                let path = self
+                    .boots()
+                    .get(&slot)
+                    .and_then(|admitted| admitted.rootfs.clone());
+                let served = match path {
+                    Some(path) => ServedFile::open(&path).await,
+                    None => Ok(None),
+                };
+                file(&request, &slot, served).await
+            }
+            (&Method::GET | &Method::HEAD, path) => {
+                let sha1 = path
+                    .strip_prefix(INPUT_PATH)
+                    .and_then(|text| text.parse::<Sha1>().ok());
+                let allowed = sha1.filter(|sha1| {
+                    self.boots()
+                        .get(&slot)
+                        .is_some_and(|admitted| admitted.inputs.contains(sha1))
+                });
+                let served = match allowed {
+                    Some(sha1) => self.input(sha1).await,
+                    None => Ok(None),
+                };
+                file(&request, &slot, served).await
+            }
+            _ => text_response(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "POST /report, GET /input/<sha1>",
+            ),
+        }
+    }
+
+    async fn report(&self, request: Request<Incoming>, certificate: &[u8]) -> Response<Body> {
+        let body = match read_body(request, MAX_REPORT, REPORT_LIMIT).await {
+            Ok(body) => body,
+            Err(error) => return error.response(),
+        };
+        let Ok(report) = serde_json::from_slice::<Report>(&body) else {
+            return text_response(StatusCode::BAD_REQUEST, "the report is malformed");
+        };
+        let boots = self.boots();
+        let Some(admitted) = boots
+            .values()
+            .find(|admitted| admitted.certificate == certificate)
+        else {
+            drop(boots);
+            return not_awaited();
+        };
+        match difference(&report, &admitted.boot, admitted.image) {
+            None => {
+                admitted.reports.send_replace(Some(Arrived::Report(report)));
+                empty_response(StatusCode::NO_CONTENT)
+            }
+            Some(what) => {
+                admitted.reports.send_replace(Some(Arrived::Foreign(what)));
+                not_awaited()
+            }
+        }
+    }
+
+    async fn input(&self, sha1: Sha1) -> io::Result<Option<ServedFile>> {
+        match self.inputs.open(sha1).await? {
+            Some(file) => ServedFile::new(file).await.map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+async fn file(
+    request: &Request<Incoming>,
+    slot: &str,
+    served: io::Result<Option<ServedFile>>,
+) -> Response<Body> {
+    match served {
+        Ok(Some(served)) => file_response(request.method(), request.headers(), served).await,
+        Ok(None) => text_response(StatusCode::NOT_FOUND, "this boot may not have that"),
+        Err(error) => {
+            tracing::error!(slot, %error, "a file for the board cannot be read");
+            text_response(StatusCode::INTERNAL_SERVER_ERROR, "the file cannot be read")
+        }
+    }
+}
+
+fn not_awaited() -> Response<Body> {
+    text_response(StatusCode::FORBIDDEN, "this boot is not awaited")
+}

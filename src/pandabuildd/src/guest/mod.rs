@@ -1,0 +1,79 @@
+//! The daemon's view of the worker on a board: the board's only client. From the first build on everything
+//! that comes from there is an attacker's, so each file here bounds and checks what it takes, and what does
+//! not fit ends as [`panda_slot::Lost`]. Called by the slot's hands ([`crate::rig`]).
+//!
+//! ```text
+//! prove ──(Fresh: every few seconds)
+//! dispatch ──Acknowledged──▶ follow ──Finished──▶ collect ──Collected
+//!                              │ log, by Range while it grows
+//!                              └──(Launchpad's abort)──▶ abort ──AbortEnded
+//! ```
+//!
+//! # Layout
+//! - [`link`]: the authenticated connection to one board's agent in one boot
+//! - [`prove`]: a board that has run nothing proves itself again
+//! - [`dispatch`], [`follow`], [`collect`], [`abort`]: a build's life on its board
+//! - [`log`]: the build log on its way here; [`results`]: a slot's results on the master's disk
+
+mod abort;
+mod collect;
+mod dispatch;
+mod follow;
+mod link;
+mod log;
+mod prove;
+mod results;
+mod settings;
+
+pub use abort::abort;
+pub use collect::collect;
+pub(crate) use dispatch::inputs;
+pub use dispatch::{Dispatched, dispatch};
+pub use follow::follow;
+pub(crate) use link::difference;
+pub use link::{Link, LinkError};
+pub use prove::{Proving, prove};
+pub use results::{LOG_NAME, Results};
+pub use settings::GuestSettings;
+
+use panda_http::ClientError;
+use panda_protocol::launchpad::BuildId;
+use panda_slot::{AttemptNo, Lost};
+
+/// One build on one board.
+#[derive(Debug)]
+pub struct Guest {
+    /// The board.
+    pub link: Link,
+    /// Where its results and log go.
+    pub results: Results,
+    /// Which attempt of the slot it is.
+    pub attempt: AttemptNo,
+    /// The job's cookie: what the worker must name.
+    pub build_id: BuildId,
+    /// Limits.
+    pub settings: GuestSettings,
+}
+
+/// What an error from the board means for the slot: no answer is silence, an answer that is none is a lie,
+/// anything else a refusal.
+pub(crate) fn lost(error: &ClientError) -> Lost {
+    match error {
+        error if error.is_silence() => Lost::Silent,
+        ClientError::Xml(_)
+        | ClientError::StatusAnswer(_)
+        | ClientError::Malformed(_)
+        | ClientError::TooLong(_) => Lost::Lied(error.to_string()),
+        _ => Lost::Refused(error.to_string()),
+    }
+}
+
+/// The worker names another build than its own.
+pub(crate) fn wrong_build() -> Lost {
+    Lost::Lied("the worker names another build than the one it was given".to_owned())
+}
+
+/// Something on the master's own disk failed; the build cannot go on.
+pub(crate) fn disk(what: &str, error: &std::io::Error) -> Lost {
+    Lost::Refused(format!("on the master: {what}: {error}"))
+}
