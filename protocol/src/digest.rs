@@ -37,7 +37,9 @@ macro_rules! digest {
             type Err = DigestError;
 
             fn from_str(text: &str) -> Result<Self, DigestError> {
-                let error = DigestError { expected: 2 * $bytes };
+                let error = DigestError {
+                    expected: 2 * $bytes,
+                };
                 if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
                     return Err(error);
                 }
@@ -74,8 +76,16 @@ macro_rules! digest {
     };
 }
 
-digest!(Sha1, 20, "A SHA-1 digest: the name of a file in Launchpad's protocol.");
-digest!(Sha256, 32, "A SHA-256 digest: the name of an image, or of something sent to a board.");
+digest!(
+    Sha1,
+    20,
+    "A SHA-1 digest: the name of a file in Launchpad's protocol."
+);
+digest!(
+    Sha256,
+    32,
+    "A SHA-256 digest: the name of an image, or of something sent to a board."
+);
 
 impl Sha256 {
     /// The digest of `bytes`.
@@ -92,5 +102,69 @@ impl Sha1 {
     pub fn of(bytes: &[u8]) -> Self {
         use sha1::Digest as _;
         Self(sha1::Sha1::digest(bytes).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hex_literal::hex;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn known_texts_have_their_known_digests() {
+        assert_eq!(
+            Sha1::of(b"abc").to_string(),
+            "a9993e364706816aba3e25717850c26c9cd0d89d"
+        );
+        assert_eq!(
+            Sha256::of(b"abc").as_bytes(),
+            &hex!("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
+        );
+    }
+
+    #[test]
+    fn only_lower_case_hexadecimal_of_the_right_length_is_a_digest() {
+        let good = "a9993e364706816aba3e25717850c26c9cd0d89d";
+        assert_eq!(good.parse(), Ok(Sha1::of(b"abc")));
+        let upper = good.to_uppercase();
+        let longer = format!("{good}0");
+        let multibyte = format!("{}é", &good[2..]);
+        for bad in [
+            "",
+            &good[1..],
+            &good[2..],
+            &longer,
+            &upper,
+            "../../etc/passwd",
+            &multibyte,
+        ] {
+            assert_eq!(
+                bad.parse::<Sha1>(),
+                Err(DigestError { expected: 40 }),
+                "{bad}"
+            );
+        }
+        assert_eq!(good.parse::<Sha256>(), Err(DigestError { expected: 64 }));
+    }
+
+    #[test]
+    fn a_digest_is_a_string_to_serde() {
+        let json = "\"a9993e364706816aba3e25717850c26c9cd0d89d\"";
+        assert_eq!(serde_json::to_string(&Sha1::of(b"abc")).unwrap(), json);
+        assert_eq!(
+            serde_json::from_str::<Sha1>(json).unwrap(),
+            Sha1::of(b"abc")
+        );
+        assert!(serde_json::from_str::<Sha256>(json).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_digest_is_read_as_it_is_written(bytes: [u8; 32]) {
+            let digest = Sha256::from_bytes(bytes);
+            prop_assert_eq!(digest.to_string().parse(), Ok(digest));
+        }
     }
 }

@@ -129,3 +129,53 @@ impl fmt::Display for Sum {
         f.write_str(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names_are_single_plain_components() {
+        let name = |text: &str| FileName::try_from(text.to_owned());
+        for good in [
+            "a",
+            "...",
+            ".x",
+            "hello_1.0-1+b1~x.dsc",
+            "a b",
+            "é",
+            "a\\b",
+            &"x".repeat(255),
+        ] {
+            assert_eq!(name(good).unwrap().as_str(), good);
+        }
+        let long = "é".repeat(128); // 256 bytes
+        for bad in [
+            "", ".", "..", "/", "a/", "/a", "../a", "a/../b", "a\0", "a\nb", "a\u{7f}", "a\u{85}",
+            &long,
+        ] {
+            assert_eq!(name(bad), Err(BadFileName), "{bad:?}");
+        }
+        assert!(serde_json::from_str::<FileName>("\"../x\"").is_err());
+    }
+
+    #[test]
+    fn build_ids_are_not_empty() {
+        assert_eq!(BuildId::try_from(String::new()), Err(EmptyBuildId));
+        assert_eq!(BuildId::try_from(" ".to_owned()).unwrap().as_str(), " ");
+    }
+
+    #[test]
+    fn only_a_digest_is_a_sum_that_can_be_cached() {
+        let digest = Sha1::of(b"abc");
+        assert_eq!(Sum::from(digest).sha1(), Some(digest));
+        for other in [
+            "",
+            "aa",
+            "../../etc/passwd",
+            &digest.to_string().to_uppercase(),
+        ] {
+            assert_eq!(Sum(other.to_owned()).sha1(), None);
+        }
+    }
+}

@@ -75,7 +75,7 @@ fn table() -> Vec<(Status, Value, Value)> {
                 build_id: id("PACKAGEBUILD-1"),
                 outcome: Outcome {
                     build_status: BuildStatus::Ok,
-                    filemap: filemap.clone(),
+                    filemap,
                     dependencies: String::new(),
                 },
             },
