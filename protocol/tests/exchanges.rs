@@ -1,0 +1,363 @@
+//! What Launchpad's manager and worker really said to each other (`fixtures/exchanges`): every
+//! request is the call it should be, every answer reads, and both survive being written by us.
+
+#![expect(clippy::disallowed_methods, reason = "fixtures are files")]
+#![expect(
+    clippy::expect_used,
+    reason = "a fixture that is not as expected fails the test"
+)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use dxr::Value;
+use panda_protocol::launchpad::xml::{
+    Fault, Limits, decode_answer, decode_call, encode_answer, encode_call,
+};
+use panda_protocol::launchpad::{
+    BuildCall, BuildId, BuildStatus, Call, CallError, Dialect, EnsurePresent, FileName, Outcome,
+    Status, StatusReport, Sum,
+};
+
+/// A recorded exchange: the bodies of request and answer.
+struct Exchange {
+    request: String,
+    answer: String,
+}
+
+/// The recorded calls, by their number; the downloads are left out.
+fn recorded_calls() -> BTreeMap<String, PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/exchanges");
+    let files = std::fs::read_dir(&directory).expect("fixtures/exchanges");
+    files
+        .map(|entry| entry.expect("a directory entry").path())
+        .filter_map(|path| {
+            let name = path.file_stem()?.to_str()?;
+            let (number, what) = name.split_once('-')?;
+            (!what.starts_with("GET")).then(|| (number.to_owned(), path.clone()))
+        })
+        .collect()
+}
+
+fn exchange(number: &str) -> Exchange {
+    let path = &recorded_calls()[number];
+    let text = std::fs::read_to_string(path).expect("a readable fixture");
+    let (request, answer) = text
+        .split_once("--- answer ---\n")
+        .expect("request and answer");
+    let body = |text: &str| {
+        text.split_once("\n\n")
+            .expect("headers and body")
+            .1
+            .to_owned()
+    };
+    Exchange {
+        request: body(request),
+        answer: body(answer),
+    }
+}
+
+/// The call in a request, having checked that it survives being written by us.
+fn call(number: &str) -> Result<Call, CallError> {
+    let limits = Limits::default();
+    let document = exchange(number).request;
+    let (method, params) = decode_call(document.as_bytes(), &limits).expect("a call");
+    let written = encode_call(&method, &params).expect("a writable call");
+    let again = decode_call(written.as_bytes(), &limits);
+    assert_eq!(again, Ok((method.clone(), params.clone())), "{number}");
+
+    let call = Call::decode(&method, params)?;
+    let (method, params) = call.encode();
+    let written = encode_call(method, &params).expect("a writable call");
+    let (method, params) = decode_call(written.as_bytes(), &limits).expect("a call");
+    assert_eq!(Call::decode(&method, params), Ok(call.clone()), "{number}");
+    Ok(call)
+}
+
+/// The answer in an exchange, having checked that it survives being written by us.
+fn answer(number: &str) -> Result<Value, Fault> {
+    let limits = Limits::default();
+    let answer = decode_answer(exchange(number).answer.as_bytes(), &limits).expect("an answer");
+    let written = encode_answer(&answer).expect("a writable answer");
+    assert_eq!(
+        decode_answer(written.as_bytes(), &limits),
+        Ok(answer.clone()),
+        "{number}"
+    );
+    answer
+}
+
+/// The status in an answer, having checked that it survives both dialects.
+fn status(number: &str) -> Status {
+    assert_eq!(call(number), Ok(Call::Status));
+    let told = answer(number).expect("no fault");
+    let report = StatusReport::from_value(&told).expect("a status");
+    assert_eq!(report.to_value(Dialect::Current), told, "{number}");
+    let y2011 = report.to_value(Dialect::Y2011);
+    assert_eq!(
+        StatusReport::from_value(&y2011),
+        Ok(report.clone()),
+        "{number}"
+    );
+    assert_eq!(
+        (report.version, report.extra),
+        (None, BTreeMap::new()),
+        "{number}"
+    );
+    report.status
+}
+
+fn string(text: &str) -> Value {
+    Value::String(text.to_owned())
+}
+
+fn array<const N: usize>(items: [Value; N]) -> Value {
+    Value::Array(items.into())
+}
+
+fn structure<const N: usize>(members: [(&str, Value); N]) -> Value {
+    Value::Struct(members.map(|(name, value)| (name.to_owned(), value)).into())
+}
+
+fn build_id(text: &str) -> BuildId {
+    BuildId::try_from(text.to_owned()).expect("a build id")
+}
+
+fn file_name(text: &str) -> FileName {
+    FileName::try_from(text.to_owned()).expect("a file name")
+}
+
+fn sum(text: &str) -> Sum {
+    Sum(text.to_owned())
+}
+
+#[test]
+fn idle() {
+    assert_eq!(status("001"), Status::Idle);
+    assert_eq!(status("002"), Status::Idle);
+}
+
+#[test]
+fn ensurepresent() {
+    for (number, sha1, file, password) in [
+        (
+            "003",
+            "4e02b6d6e8f66e63059b1bab5deeb2bbec66d027",
+            "hello_1.0.dsc",
+            "tok:en/1",
+        ),
+        (
+            "004",
+            "91adca077767edea0fe9106d65d182e60c3ebf1c",
+            "chroot.tar",
+            "",
+        ),
+    ] {
+        let expected = EnsurePresent {
+            sum: sum(sha1),
+            url: Some(format!("http://librarian.example/{file}")),
+            username: String::new(),
+            password: password.to_owned(),
+        };
+        assert_eq!(call(number), Ok(Call::EnsurePresent(expected)));
+        assert_eq!(
+            answer(number),
+            Ok(array([Value::Boolean(true), string("Download")]))
+        );
+    }
+}
+
+#[test]
+fn build() {
+    let args = [
+        ("arch_indep", Value::Boolean(false)),
+        ("arch_tag", string("armhf")),
+        ("archive_private", Value::Boolean(false)),
+        ("archive_purpose", string("PPA")),
+        ("archives", array([])),
+        ("build_debug_symbols", Value::Boolean(false)),
+        (
+            "build_url",
+            string("https://launchpad.test/~user/+archive/ppa/+build/1"),
+        ),
+        ("builder_constraints", array([])),
+        ("fast_cleanup", Value::Boolean(false)),
+        ("image_type", string("chroot")),
+        ("launchpad_instance", string("devel")),
+        ("launchpad_server_url", string("launchpad.test")),
+        ("ogrecomponent", string("main")),
+        ("series", string("noble")),
+        ("suite", string("noble")),
+        ("trusted_keys", array([])),
+    ];
+    let args: BTreeMap<_, _> = args.map(|(name, value)| (name.to_owned(), value)).into();
+    for (number, id) in [("005", "PACKAGEBUILD-1"), ("018", "PACKAGEBUILD-2")] {
+        let dsc = sum("4e02b6d6e8f66e63059b1bab5deeb2bbec66d027");
+        let expected = BuildCall {
+            build_id: build_id(id),
+            build_type: "binarypackage".to_owned(),
+            chroot: sum("91adca077767edea0fe9106d65d182e60c3ebf1c"),
+            filemap: [(file_name("hello_1.0.dsc"), dsc)].into(),
+            args: args.clone(),
+        };
+        assert_eq!(
+            call(number),
+            Ok(Call::Build(Box::new(expected))),
+            "{number}"
+        );
+        assert_eq!(
+            answer(number),
+            Ok(array([string("BuilderStatus.BUILDING"), string(id)]))
+        );
+    }
+}
+
+#[test]
+fn building() {
+    for (number, last_line) in [
+        ("006", "compiling step 1 of build PACKAGEBUILD-1\n"),
+        ("007", "compiling step 3 of build PACKAGEBUILD-1\n"),
+    ] {
+        let Status::Building {
+            build_id: id,
+            logtail,
+        } = status(number)
+        else {
+            panic!("{number} is not BUILDING");
+        };
+        assert_eq!(id, build_id("PACKAGEBUILD-1"));
+        let logtail = String::from_utf8(logtail).expect("UTF-8");
+        assert!(logtail.starts_with("https://launchpad.test/~user/+archive/ppa/+build/1\n[Sun"));
+        assert!(logtail.ends_with(last_line), "{logtail}");
+    }
+}
+
+#[test]
+fn waiting() {
+    let files = [
+        (
+            "hello_1.0_armhf.changes",
+            "8ac5eec6b0a0b5e6eb5289572d0b39449bc91c9d",
+        ),
+        (
+            "hello_1.0_armhf.deb",
+            "6a1a7ffea3bc20d2551c73f760fa098de5164a9a",
+        ),
+    ];
+    let outcome = Outcome {
+        build_status: BuildStatus::Ok,
+        filemap: files
+            .map(|(name, sum)| (file_name(name), sum.parse().expect("a SHA-1")))
+            .into(),
+        dependencies: String::new(),
+    };
+    let expected = Status::Waiting {
+        build_id: build_id("PACKAGEBUILD-1"),
+        outcome,
+    };
+    assert_eq!(status("009"), expected);
+    assert_eq!(status("013"), expected);
+}
+
+#[test]
+fn abort_and_clean() {
+    for (number, asked, told) in [
+        ("014", Call::Clean, "BuilderStatus.IDLE"),
+        ("022", Call::Abort, "BuilderStatus.ABORTING"),
+        ("026", Call::Clean, "BuilderStatus.IDLE"),
+    ] {
+        assert_eq!(call(number), Ok(asked));
+        assert_eq!(answer(number), Ok(string(told)));
+    }
+}
+
+#[test]
+fn info() {
+    assert_eq!(call("045"), Ok(Call::Info));
+    let Ok(Value::Array(told)) = answer("045") else {
+        panic!("not an array")
+    };
+    let [version, arch, Value::Array(types)] = told.as_slice() else {
+        panic!("{told:?}")
+    };
+    assert_eq!((version, arch), (&string("1.0"), &string("armhf")));
+    assert_eq!((types.len(), &types[0]), (10, &string("binarypackage")));
+}
+
+#[test]
+fn echo() {
+    let every_type = vec![
+        Value::Integer(1),
+        Value::Boolean(true),
+        Value::Nil,
+        Value::Double(1.5),
+        Value::Base64(vec![0x00, 0xff]),
+        structure([(
+            "a",
+            array([Value::Integer(1), structure([("b", Value::Nil)])]),
+        )]),
+    ];
+    for (number, values) in [("046", vec![string("ping")]), ("047", every_type)] {
+        assert_eq!(call(number), Ok(Call::Echo(values.clone())));
+        assert_eq!(answer(number), Ok(Value::Array(values)));
+    }
+}
+
+#[test]
+fn faults() {
+    let error = || {
+        Err(Fault {
+            code: 8002,
+            text: "error".to_owned(),
+        })
+    };
+    assert_eq!(call("049"), Ok(Call::Abort));
+    assert_eq!(answer("049"), error());
+    assert_eq!(call("051"), Ok(Call::ProxyInfo));
+    assert_eq!(answer("051"), error());
+    // Ours for an unknown method is the reference's own, word for word.
+    let unknown = call("050").expect_err("no such method");
+    assert_eq!(answer("050"), Err(unknown.fault()));
+}
+
+#[test]
+fn build_of_an_unknown_type() {
+    let expected = BuildCall {
+        build_id: build_id("x"),
+        build_type: "nosuch".to_owned(),
+        chroot: sum("aa"),
+        filemap: BTreeMap::new(),
+        args: BTreeMap::new(),
+    };
+    assert_eq!(call("052"), Ok(Call::Build(Box::new(expected))));
+    let Ok(Value::Array(told)) = answer("052") else {
+        panic!("not an array")
+    };
+    assert_eq!(told[0], string("BuilderStatus.UNKNOWNBUILDER"));
+}
+
+#[test]
+fn every_recorded_call_and_answer_reads() {
+    let recorded = recorded_calls();
+    assert_eq!(recorded.len(), 20);
+    for number in recorded.keys() {
+        assert_eq!(call(number).is_err(), number == "050", "{number}");
+        let fault = ["049", "050", "051"].contains(&number.as_str());
+        assert_eq!(answer(number).is_err(), fault, "{number}");
+    }
+}
+
+/// Where the order of members is not at stake, what we write is what the reference wrote.
+#[test]
+fn answers_are_written_byte_for_byte_as_the_reference_writes_them() {
+    for number in [
+        "001", "003", "005", "014", "022", "045", "046", "047", "049", "050", "052",
+    ] {
+        let written = encode_answer(&answer(number)).expect("a writable answer");
+        assert_eq!(
+            written.trim_end(),
+            exchange(number).answer.trim_end(),
+            "{number}"
+        );
+    }
+}
