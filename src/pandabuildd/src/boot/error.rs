@@ -44,6 +44,12 @@ impl Failure {
         &self.error
     }
 
+    /// The same, for good.
+    #[must_use]
+    pub fn into_error(self) -> StepError {
+        self.error
+    }
+
     /// What it means for the slot.
     #[must_use]
     pub fn cause(&self) -> FailureCause {

@@ -25,6 +25,11 @@ mod rom;
 mod second_stage;
 mod settings;
 
+#[cfg(test)]
+pub(crate) mod bench;
+#[cfg(test)]
+mod tests;
+
 pub use asic::Identified;
 pub use boot_image::Started;
 pub use chain::{Bench, Chain, Journal, Sense};

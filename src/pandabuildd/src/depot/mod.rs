@@ -229,8 +229,9 @@ impl Shared {
             Ok(body) => body,
             Err(error) => return error.response(),
         };
-        let Ok(report) = serde_json::from_slice::<Report>(&body) else {
-            return text_response(StatusCode::BAD_REQUEST, "the report is malformed");
+        let report = match Report::decode(&body) {
+            Ok(report) => report,
+            Err(error) => return text_response(StatusCode::BAD_REQUEST, &error.to_string()),
         };
         let boots = self.boots();
         let Some(admitted) = boots

@@ -9,7 +9,7 @@ use panda_http::pinned::{self, Identity, PinnedError};
 use panda_http::{BuilderClient, ClientError, Endpoint};
 use panda_protocol::digest::Sha256;
 use panda_protocol::launchpad::Status;
-use panda_protocol::link::{BOOT_PATH, MAX_REPORT, Report};
+use panda_protocol::link::{BOOT_PATH, MAX_REPORT, Report, ReportError};
 use panda_slot::Lost;
 
 use super::settings::GuestSettings;
@@ -25,8 +25,8 @@ pub enum LinkError {
     #[error(transparent)]
     Client(#[from] ClientError),
     /// The agent's report is none.
-    #[error("the agent's report is malformed")]
-    Malformed,
+    #[error(transparent)]
+    Malformed(#[from] ReportError),
     /// The agent reports another boot or image than its certificate stands for.
     #[error("the agent's report names another {0} than this boot's")]
     WrongReport(&'static str),
@@ -48,7 +48,7 @@ impl LinkError {
         match self {
             Self::Pinned(_) => Lost::Refused(self.to_string()),
             Self::Client(error) => super::lost(error),
-            Self::Malformed | Self::WrongReport(_) | Self::NotIdle(_) => {
+            Self::Malformed(_) | Self::WrongReport(_) | Self::NotIdle(_) => {
                 Lost::Lied(self.to_string())
             }
         }
@@ -100,7 +100,7 @@ impl Link {
         if status != StatusCode::OK {
             return Err(ClientError::Status(status.as_u16()).into());
         }
-        let report: Report = serde_json::from_slice(&body).map_err(|_| LinkError::Malformed)?;
+        let report = Report::decode(&body)?;
         match difference(&report, &self.boot, self.image) {
             Some(what) => Err(LinkError::WrongReport(what)),
             None => Ok(report),
