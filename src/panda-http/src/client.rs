@@ -116,7 +116,7 @@ impl BuilderClient {
         else {
             return Err(malformed());
         };
-        let types = types.iter().take(MAX_BUILD_TYPES).map(|value| text(value));
+        let types = types.iter().take(MAX_BUILD_TYPES).map(text);
         Ok(Info {
             version: text(version).ok_or_else(malformed)?,
             arch: text(arch).ok_or_else(malformed)?,

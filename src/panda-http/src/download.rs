@@ -381,3 +381,120 @@ pub(crate) fn describe(error: &reqwest::Error) -> String {
         _ => what.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where a redirect leads, and whether the credentials go along.
+    fn redirected(from: &str, to: &str) -> Result<(String, bool), &'static str> {
+        let source = Source::new(from, "", "secret").unwrap();
+        let next = source.redirected(to)?;
+        Ok((next.url.to_string(), next.credentials.is_some()))
+    }
+
+    fn to(url: &str, kept: bool) -> Result<(String, bool), &'static str> {
+        Ok((url.to_owned(), kept))
+    }
+
+    #[test]
+    fn credentials_follow_a_redirect_within_the_origin_only() {
+        assert_eq!(redirected("http://a/x/y", "z"), to("http://a/x/z", true));
+        assert_eq!(
+            redirected("http://a/x", "/z?t=1"),
+            to("http://a/z?t=1", true)
+        );
+        assert_eq!(
+            redirected("http://a/x", "http://A:80/z"),
+            to("http://a/z", true)
+        );
+        assert_eq!(
+            redirected("http://a/x", "http://b/x"),
+            to("http://b/x", false)
+        );
+        assert_eq!(redirected("http://a/x", "//b/x"), to("http://b/x", false));
+        assert_eq!(
+            redirected("http://a/x", "http://a:81/x"),
+            to("http://a:81/x", false)
+        );
+        assert_eq!(
+            redirected("http://a/x", "http://a.b/x"),
+            to("http://a.b/x", false)
+        );
+        assert_eq!(
+            redirected("https://a/x", "https://b/x"),
+            to("https://b/x", false)
+        );
+    }
+
+    #[test]
+    fn credentials_follow_to_https_on_the_same_host() {
+        assert_eq!(
+            redirected("http://a/x", "https://a/x"),
+            to("https://a/x", true)
+        );
+        assert_eq!(
+            redirected("http://a/x", "https://a:8443/x"),
+            to("https://a:8443/x", false)
+        );
+        assert_eq!(
+            redirected("http://a:81/x", "https://a/x"),
+            to("https://a/x", false)
+        );
+        assert_eq!(
+            redirected("http://a/x", "https://b/x"),
+            to("https://b/x", false)
+        );
+    }
+
+    #[test]
+    fn a_redirect_down_to_http_is_refused_while_credentials_are_held() {
+        assert!(redirected("https://a/x", "http://a/x").is_err());
+        assert!(redirected("https://a/x", "http://b/x").is_err());
+        let open = Source::new("https://a/x", "", "").unwrap();
+        assert!(open.redirected("http://a/x").is_ok());
+    }
+
+    #[test]
+    fn a_redirect_gives_no_credentials_and_leaves_http_for_nothing_else() {
+        let open = Source::new("http://a/x", "", "").unwrap();
+        let next = open.redirected("http://user:pass@b/x").unwrap();
+        assert_eq!(next.url.as_str(), "http://b/x");
+        assert!(next.credentials.is_none());
+        for location in [
+            "file:///etc/passwd",
+            "ftp://a/x",
+            "data:,x",
+            "http://",
+            "unix:/x",
+        ] {
+            assert!(open.redirected(location).is_err(), "{location}");
+        }
+    }
+
+    #[test]
+    fn only_http_and_https_are_sources() {
+        for url in [
+            "",
+            "x",
+            "/etc/passwd",
+            "file:///etc/passwd",
+            "ftp://a/b",
+            "http://",
+            "data:,x",
+        ] {
+            assert_eq!(
+                Source::new(url, "", "").unwrap_err(),
+                DownloadError::Url,
+                "{url}"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_that_is_shown_of_a_source_holds_a_secret() {
+        let source = Source::new("http://us3r:pa55@a:81/x/y?token=t0k#frag", "", "").unwrap();
+        assert_eq!(source.place(), "http://a:81/x/y");
+        assert_eq!(format!("{source:?}"), "Source { .. }");
+    }
+}

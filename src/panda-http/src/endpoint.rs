@@ -208,7 +208,7 @@ async fn bounded(mut response: Response, max: usize) -> Result<Bytes, ClientErro
 }
 
 pub(crate) fn transport(error: &reqwest::Error) -> ClientError {
-    ClientError::Transport(describe(&error))
+    ClientError::Transport(describe(error))
 }
 
 /// An HTTP client that follows nothing, uses no proxy and speaks HTTP/1 only.

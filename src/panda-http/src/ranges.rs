@@ -262,3 +262,101 @@ impl hyper::body::Body for FileBody {
         SizeHint::with_exact(self.left)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of_ten(range: &str) -> Selection {
+        Range::parse(range).map_or(Selection::Whole, |range| range.within(10))
+    }
+
+    fn part(first: u64, count: u64) -> Selection {
+        Selection::Part { first, count }
+    }
+
+    #[test]
+    fn ranges_that_touch_the_file_select_a_part() {
+        assert_eq!(of_ten("bytes=0-0"), part(0, 1));
+        assert_eq!(of_ten("bytes=2-5"), part(2, 4));
+        assert_eq!(of_ten("bytes=9-9"), part(9, 1));
+        assert_eq!(of_ten("bytes=0-9"), part(0, 10));
+        assert_eq!(of_ten("bytes=4-1000"), part(4, 6));
+        assert_eq!(of_ten("bytes=4-18446744073709551615"), part(4, 6));
+        assert_eq!(of_ten("bytes=4-99999999999999999999999"), part(4, 6));
+        assert_eq!(of_ten("bytes=7-"), part(7, 3));
+        assert_eq!(of_ten("bytes=-3"), part(7, 3));
+        assert_eq!(of_ten("bytes=-10"), part(0, 10));
+        assert_eq!(of_ten("bytes=-99999999999999999999999"), part(0, 10));
+        assert_eq!(of_ten("Bytes = 1-2"), part(1, 2));
+    }
+
+    #[test]
+    fn ranges_beyond_the_file_select_nothing() {
+        for range in [
+            "bytes=10-",
+            "bytes=10-12",
+            "bytes=-0",
+            "bytes=99999999999999999999999-",
+        ] {
+            assert_eq!(of_ten(range), Selection::None, "{range}");
+        }
+        assert_eq!(Range::parse("bytes=0-").unwrap().within(0), Selection::None);
+        assert_eq!(Range::parse("bytes=-5").unwrap().within(0), Selection::None);
+    }
+
+    #[test]
+    fn malformed_and_several_ranges_are_ignored() {
+        for range in [
+            "",
+            "bytes",
+            "bytes=",
+            "bytes=-",
+            "bytes=5-2",
+            "bytes=a-b",
+            "bytes=1-2,4-5",
+            "items=1-2",
+            "bytes=+1-2",
+            "bytes=1--2",
+            "bytes=0x1-2",
+            "bytes=1.0-2",
+            "1-2",
+            "bytes=1 - 2",
+        ] {
+            assert_eq!(of_ten(range), Selection::Whole, "{range}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_well_formed_range_selects_what_slicing_does(
+            length in 0_u64..300, first in 0_u64..310, extra in 0_u64..310,
+        ) {
+            let file: Vec<u64> = (0..length).collect();
+            let last = first + extra;
+            let selected = |range: String| match Range::parse(&range).unwrap().within(length) {
+                Selection::Part { first, count } => {
+                    (first..first + count).inspect(|at| assert!(*at < length)).collect()
+                }
+                Selection::None => Vec::new(),
+                Selection::Whole => panic!("a well-formed range was ignored"),
+            };
+            let inside = |low: u64, high: u64| -> Vec<u64> {
+                file.iter().copied().filter(|at| (low..=high).contains(at)).collect()
+            };
+            prop_assert_eq!(selected(format!("bytes={first}-{last}")), inside(first, last));
+            prop_assert_eq!(selected(format!("bytes={first}-")), inside(first, u64::MAX));
+            let start = length.saturating_sub(extra);
+            prop_assert_eq!(selected(format!("bytes=-{extra}")), inside(start, u64::MAX));
+        }
+
+        #[test]
+        fn no_header_panics(value in ".{0,40}") {
+            if let Some(range) = Range::parse(&value) {
+                range.within(10);
+            }
+        }
+    }
+}

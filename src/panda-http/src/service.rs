@@ -186,3 +186,57 @@ impl Route {
         FileName::try_from(name.into_owned()).map_or(Self::None, Self::File)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str) -> Route {
+        Route::File(FileName::try_from(name.to_owned()).unwrap())
+    }
+
+    #[test]
+    fn a_path_leads_to_the_calls_or_to_one_plain_file_name() {
+        assert_eq!(Route::of("/rpc"), Route::Rpc);
+        assert_eq!(Route::of("/rpc/"), Route::Rpc);
+        assert_eq!(Route::of("/filecache/buildlog"), file("buildlog"));
+        assert_eq!(
+            Route::of("/filecache/hello_1.0%7Erc1.dsc"),
+            file("hello_1.0~rc1.dsc")
+        );
+        assert_eq!(Route::of("/filecache/a+b%25"), file("a+b%"));
+    }
+
+    #[test]
+    fn no_other_path_leads_anywhere() {
+        for path in [
+            "",
+            "/",
+            "*",
+            "/rpc//",
+            "/rpc/x",
+            "/RPC",
+            "/RPC2",
+            "/filecache",
+            "/filecache/",
+            "/filecache//buildlog",
+            "/filecache/.",
+            "/filecache/..",
+            "/filecache/../rpc",
+            "/filecache/%2e%2e",
+            "/filecache/a/b",
+            "/filecache/a%2fb",
+            "/filecache/%2Fetc%2Fpasswd",
+            "/filecache/a%00",
+            "/filecache/a%0a",
+            "/filecache/%ff",
+            "//filecache/buildlog",
+        ] {
+            assert_eq!(Route::of(path), Route::None, "{path}");
+        }
+        assert_eq!(
+            Route::of(&format!("/filecache/{}", "x".repeat(256))),
+            Route::None
+        );
+    }
+}

@@ -1,0 +1,164 @@
+//! A builder that does nothing, behind the real server loop.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dxr::Value;
+use panda_http::{
+    BuilderService, FileError, ServedFile, ServerSettings, ServiceLimits, respond, serve,
+};
+use panda_protocol::launchpad::xml::{Fault, Limits};
+use panda_protocol::launchpad::{
+    BuildId, BuildStatus, Call, Dialect, FileName, Outcome, Status, StatusReport,
+};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Answers every call; serves the files of a directory.
+pub(crate) struct Toy {
+    pub(crate) files: tempfile::TempDir,
+    /// The files that were asked for.
+    pub(crate) asked: Mutex<Vec<String>>,
+    /// `clean` tells that it has begun, and waits.
+    pub(crate) cleaning: Notify,
+    pub(crate) cleaned: Notify,
+}
+
+impl Toy {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            files: tempfile::tempdir().unwrap(),
+            asked: Mutex::default(),
+            cleaning: Notify::new(),
+            cleaned: Notify::new(),
+        })
+    }
+
+    pub(crate) fn put(&self, name: &str, content: &[u8]) -> PathBuf {
+        let path = self.files.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+}
+
+impl BuilderService for Toy {
+    async fn call(&self, call: Call) -> Result<Value, Fault> {
+        let text = |text: &str| Value::String(text.to_owned());
+        match call {
+            Call::Echo(values) => Ok(Value::Array(values)),
+            Call::Info => Ok(Value::Array(vec![
+                text("1.0"),
+                text("armhf"),
+                Value::Array(vec![text("binarypackage")]),
+            ])),
+            Call::Status => {
+                let build_id = BuildId::try_from("PACKAGEBUILD-1".to_owned()).unwrap();
+                let outcome = Outcome::bare(BuildStatus::PackageFail);
+                let status = Status::Waiting { build_id, outcome };
+                let report = StatusReport {
+                    version: None,
+                    status,
+                    extra: std::collections::BTreeMap::new(),
+                };
+                Ok(report.to_value(Dialect::Current))
+            }
+            Call::EnsurePresent(call) => {
+                let present = call.username.is_empty() && call.password == "tok:en/1";
+                Ok(Value::Array(vec![
+                    Value::Boolean(present),
+                    text("Download"),
+                ]))
+            }
+            Call::Build(call) => match call.build_type.as_str() {
+                "binarypackage" => Ok(Value::Array(vec![
+                    text("BuilderStatus.BUILDING"),
+                    text("x"),
+                ])),
+                "sums" => {
+                    let info = text("CHROOTSUM -> 91adca07");
+                    Ok(Value::Array(vec![text("BuilderStatus.UNKNOWNSUM"), info]))
+                }
+                _ => {
+                    let info = text("live not in ['binarypackage']");
+                    Ok(Value::Array(vec![
+                        text("BuilderStatus.UNKNOWNBUILDER"),
+                        info,
+                    ]))
+                }
+            },
+            Call::Abort => Err(Fault {
+                code: 8002,
+                text: "nothing is running".to_owned(),
+            }),
+            Call::Clean => {
+                self.cleaning.notify_one();
+                self.cleaned.notified().await;
+                Ok(text("BuilderStatus.IDLE"))
+            }
+            Call::StatusDict | Call::ProxyInfo => Err(Fault {
+                code: 8002,
+                text: "error\u{1}".to_owned(),
+            }),
+        }
+    }
+
+    async fn file(&self, name: &FileName) -> Result<Option<ServedFile>, FileError> {
+        self.asked.lock().unwrap().push(name.to_string());
+        if name.as_str() == "later" {
+            return Err(FileError::Unavailable(
+                "the slot is between boots".to_owned(),
+            ));
+        }
+        Ok(ServedFile::open(&self.files.path().join(name.as_str())).await?)
+    }
+}
+
+/// A running server.
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) stop: CancellationToken,
+    pub(crate) task: JoinHandle<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+pub(crate) fn limits() -> ServiceLimits {
+    ServiceLimits {
+        xml: Limits {
+            bytes: 64 * 1024,
+            ..Limits::default()
+        },
+        body_limit: Duration::from_secs(20),
+    }
+}
+
+/// Serves `toy` as both sides do.
+pub(crate) async fn start(toy: &Arc<Toy>, settings: ServerSettings) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let toy = toy.clone();
+    let task = tokio::spawn(serve(
+        listener,
+        None,
+        settings,
+        stop.clone(),
+        move |request, _peer| {
+            let toy = toy.clone();
+            async move { respond(&*toy, &limits(), request).await }
+        },
+    ));
+    Running {
+        address,
+        stop,
+        task,
+    }
+}
