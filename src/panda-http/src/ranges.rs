@@ -116,11 +116,9 @@ pub async fn file_response(
     set(&mut response, CONTENT_LENGTH, &count.to_string());
     set(&mut response, CONTENT_TYPE, "application/octet-stream");
     set(&mut response, ACCEPT_RANGES, "bytes");
-    set(
-        &mut response,
-        LAST_MODIFIED,
-        &httpdate::fmt_http_date(served.modified),
-    );
+    if let Some(date) = http_date(served.modified) {
+        set(&mut response, LAST_MODIFIED, &date);
+    }
     if method != Method::HEAD {
         if first > 0 && served.file.seek(SeekFrom::Start(first)).await.is_err() {
             return text_response(StatusCode::INTERNAL_SERVER_ERROR, "the file cannot be read");
@@ -138,6 +136,13 @@ fn set(response: &mut Response<Body>, name: http::HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(name, value);
     }
+}
+
+/// The time as HTTP writes it, from 1970 to 9999. A build may leave files with any time at all.
+fn http_date(time: SystemTime) -> Option<String> {
+    const YEAR_10000: u64 = 253_402_300_800;
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    (since.as_secs() < YEAR_10000).then(|| httpdate::fmt_http_date(time))
 }
 
 /// One range as it was asked for, before the file's length is known.
@@ -327,6 +332,18 @@ mod tests {
         ] {
             assert_eq!(of_ten(range), Selection::Whole, "{range}");
         }
+    }
+
+    #[test]
+    fn only_times_that_http_can_write_are_written() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        let last = "Fri, 31 Dec 9999 23:59:59 GMT".to_owned();
+        assert_eq!(http_date(at(253_402_300_799)), Some(last));
+        assert_eq!(http_date(at(253_402_300_800)), None);
+        assert_eq!(
+            http_date(SystemTime::UNIX_EPOCH - std::time::Duration::from_secs(1)),
+            None
+        );
     }
 
     proptest! {

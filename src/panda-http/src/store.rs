@@ -160,10 +160,7 @@ impl Store {
     /// The file's path, where it is there; it stays while it is pinned. A use.
     #[must_use]
     pub fn path(&self, sha1: Sha1) -> Option<PathBuf> {
-        self.0.lock().touch(sha1)?;
-        let path = self.0.path(sha1);
-        note_use(&path);
-        Some(path)
+        self.0.lock().take_up(sha1, &self.0)
     }
 
     /// Opens the file, where it is there. A use.
@@ -221,10 +218,7 @@ impl Store {
         let mut found = Fetched::Cached;
         loop {
             match self.begin(sha1) {
-                Begin::Present => {
-                    note_use(&self.0.path(sha1));
-                    return Ok(found);
-                }
+                Begin::Present => return Ok(found),
                 Begin::Join(ended) => ended.cancelled().await,
                 Begin::Lead(download) => {
                     let (store, downloader, source) =
@@ -243,7 +237,7 @@ impl Store {
 
     fn begin(&self, sha1: Sha1) -> Begin {
         let mut state = self.0.lock();
-        if state.touch(sha1).is_some() {
+        if state.take_up(sha1, &self.0).is_some() {
             return Begin::Present;
         }
         if let Some(ended) = state.downloads.get(&sha1) {
@@ -400,10 +394,25 @@ impl State {
         self.bytes = self.bytes + bytes - before;
     }
 
-    fn touch(&mut self, sha1: Sha1) -> Option<()> {
+    /// Notes a use of a file that is there. One that somebody else has removed is forgotten.
+    fn take_up(&mut self, sha1: Sha1, shared: &Shared) -> Option<PathBuf> {
         self.uses += 1;
         self.files.get_mut(&sha1)?.used = self.uses;
-        Some(())
+        let path = shared.path(sha1);
+        match fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now())) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.forget(sha1);
+                return None;
+            }
+            // Only the order of use is lost at the next start.
+            Err(error) => tracing::debug!(%sha1, %error, "a use is not noted"),
+            Ok(()) => {}
+        }
+        Some(path)
+    }
+
+    fn forget(&mut self, sha1: Sha1) {
+        self.bytes -= self.files.remove(&sha1).map_or(0, |entry| entry.bytes);
     }
 
     /// Reserves `more` bytes, evicting what must go; evicts nothing if that would not be enough.
@@ -434,8 +443,7 @@ impl State {
                     break;
                 }
                 remove(&shared.path(sha1))?;
-                self.files.remove(&sha1);
-                self.bytes -= entry.bytes;
+                self.forget(sha1);
                 excess = excess.saturating_sub(entry.bytes);
             }
         }
@@ -471,13 +479,5 @@ fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
-    }
-}
-
-/// Notes a use where the next start finds it. A file system that cannot only loses the order.
-fn note_use(path: &Path) {
-    let noted = fs::File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
-    if let Err(error) = noted {
-        tracing::debug!(path = %path.display(), %error, "a use is not noted");
     }
 }

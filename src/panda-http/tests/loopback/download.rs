@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use panda_http::download::{DownloadSettings, Sink};
+use panda_http::pinned::client_config;
 use panda_http::{DownloadError, Downloader, Source};
 
 use crate::peers::{Origin, ok, redirect};
+use crate::pinned::{identity, server};
 
 /// `:tok:en/1` and `user:pa55` as basic authentication.
 const TOKEN: &str = "Basic OnRvazplbi8x";
@@ -241,7 +243,7 @@ async fn a_status_other_than_200_is_told_without_credentials_and_query() {
 }
 
 #[tokio::test]
-async fn a_refused_connection_and_an_unknown_authority_are_told_without_secrets() {
+async fn a_refused_connection_is_told_without_secrets() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -286,4 +288,22 @@ async fn a_server_that_stalls_or_drips_is_given_up() {
             seconds: 5
         }
     );
+}
+
+#[tokio::test]
+async fn https_trusts_the_hosts_authorities_or_the_one_pinned_server() {
+    let (worker, depot) = (identity(), identity());
+    let (server, _peers) = server(&depot, worker.certificate().clone()).await;
+    let url = format!("https://{}/input/x", server.address);
+    let error = fetch(&url, "", "tok:en/1").await.err().unwrap().to_string();
+    let expected = format!("{url}: no connection: ");
+    assert!(error.starts_with(&expected), "{error}");
+    assert!(error.contains("certificate"), "{error}");
+
+    let tls = client_config(&worker, depot.certificate().clone()).unwrap();
+    let pinned = Downloader::new(DownloadSettings::default(), tls).unwrap();
+    let mut bucket = Bucket::default();
+    let source = Source::new(&url, "", "").unwrap();
+    pinned.fetch(&source, &mut bucket).await.unwrap();
+    assert_eq!(bucket.bytes, b"boot\n");
 }

@@ -35,15 +35,15 @@ fn pem() -> Pem {
     }
 }
 
-fn identity() -> Identity {
+pub(crate) fn identity() -> Identity {
     let Pem { certificate, key } = pem();
     Identity::from_pem(&certificate, &key).unwrap()
 }
 
-type Peers = Arc<Mutex<Vec<Peer>>>;
+pub(crate) type Peers = Arc<Mutex<Vec<Peer>>>;
 
 /// A server that shows `own`, accepts `accepted`, and keeps what it learns of its clients.
-async fn server(own: &Identity, accepted: CertificateDer<'static>) -> (Running, Peers) {
+pub(crate) async fn server(own: &Identity, accepted: CertificateDer<'static>) -> (Running, Peers) {
     let tls = server_config(own, Arc::new(move |der| der == &*accepted)).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use dxr::Value;
 use panda_http::ServerSettings;
@@ -239,7 +240,7 @@ async fn a_file_comes_whole_in_ranges_and_as_a_head() {
 async fn a_files_answer_says_what_the_reference_says() {
     let (toy, server) = toy().await;
     let path = toy.put("buildlog", b"log");
-    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(784_111_777);
+    let time = std::time::UNIX_EPOCH + Duration::from_secs(784_111_777);
     std::fs::File::open(path)
         .unwrap()
         .set_modified(time)
@@ -253,6 +254,21 @@ async fn a_files_answer_says_what_the_reference_says() {
     let later = exchange(server.address, b"GET /filecache/later HTTP/1.0\r\n\r\n").await;
     assert!(later.starts_with("HTTP/1.0 503 "), "{later}");
     assert_eq!(body(&later), "the slot is between boots\n");
+}
+
+#[tokio::test]
+async fn a_file_with_an_impossible_time_is_served_without_it() {
+    let (toy, server) = toy().await;
+    let path = toy.put("buildlog", b"log");
+    let before = std::time::UNIX_EPOCH - Duration::from_secs(1);
+    std::fs::File::open(path)
+        .unwrap()
+        .set_modified(before)
+        .unwrap();
+    let request = b"GET /filecache/buildlog HTTP/1.0\r\n\r\n";
+    let answer = exchange(server.address, request).await;
+    assert_eq!(body(&answer), "log");
+    assert_eq!(header(&answer, "last-modified"), None);
 }
 
 #[tokio::test]

@@ -175,6 +175,20 @@ async fn opening_removes_a_crashs_drafts_and_leaves_foreign_files_alone() {
     put(&store, b"abc").await.unwrap();
 }
 
+#[tokio::test]
+async fn a_file_that_somebody_removed_is_absent_and_fetched_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), 7).unwrap();
+    let origin = Origin::fixed(ok("content")).await;
+    let (sha1, net, source) = (Sha1::of(b"content"), net(), source(&origin.url("/x"), ""));
+    for _ in 0..2 {
+        let fetched = store.fetch(sha1, &net, &source).await.unwrap();
+        assert_eq!(fetched, Fetched::Downloaded);
+        std::fs::remove_file(store.path(sha1).unwrap()).unwrap();
+    }
+    assert!(store.path(sha1).is_none() && !store.contains(sha1));
+}
+
 #[test]
 fn a_directory_that_cannot_be_used_is_named() {
     let file = tempfile::NamedTempFile::new().unwrap();
