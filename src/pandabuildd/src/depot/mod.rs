@@ -8,6 +8,9 @@
 //! | `GET /input/<sha1>` | the input, when the slot's present build has it; else 404 |
 //! | `GET /rootfs` | the root file system of the image that the boot was given; 404 where it has none |
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;

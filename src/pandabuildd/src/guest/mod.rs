@@ -25,6 +25,11 @@ mod prove;
 mod results;
 mod settings;
 
+#[cfg(test)]
+pub(crate) mod tests;
+#[cfg(test)]
+pub(crate) mod toy;
+
 pub use abort::abort;
 pub use collect::collect;
 pub(crate) use dispatch::inputs;

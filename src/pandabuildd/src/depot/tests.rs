@@ -1,0 +1,188 @@
+//! The depot over loopback, as boards meet it.
+
+use std::collections::HashMap;
+
+use panda_http::endpoint::Endpoint;
+use panda_protocol::digest::Sha256;
+
+use super::*;
+use crate::guest::tests::secrets;
+use crate::guest::toy;
+use crate::identity::KeyAndCertificate;
+
+/// Inputs in memory.
+#[derive(Default)]
+pub(crate) struct TestInputs {
+    pub(crate) files: HashMap<Sha1, Vec<u8>>,
+    pub(crate) released: Mutex<Vec<String>>,
+}
+
+impl TestInputs {
+    pub(crate) fn of(files: &[&[u8]]) -> Self {
+        let files = files.iter().map(|bytes| (Sha1::of(bytes), bytes.to_vec())).collect();
+        Self { files, ..Self::default() }
+    }
+}
+
+#[async_trait]
+impl Inputs for TestInputs {
+    async fn open(&self, sha1: Sha1) -> io::Result<Option<tokio::fs::File>> {
+        let Some(bytes) = self.files.get(&sha1) else { return Ok(None) };
+        let mut file = tempfile::tempfile()?;
+        io::Write::write_all(&mut file, bytes)?;
+        io::Seek::rewind(&mut file)?;
+        Ok(Some(tokio::fs::File::from_std(file)))
+    }
+
+    fn release(&self, slot: &str) {
+        self.released.lock().unwrap().push(slot.to_owned());
+    }
+}
+
+struct Place {
+    depot: Depot,
+    address: String,
+    master: KeyAndCertificate,
+    _stop: tokio_util::sync::DropGuard,
+}
+
+async fn place() -> Place {
+    let master = KeyAndCertificate::make().unwrap();
+    let own = Identity::from_pem(&master.certificate_pem, &master.key_pem).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let stop = CancellationToken::new();
+    let inputs = Arc::new(TestInputs::of(&[b"mine", b"another's"]));
+    let settings = ServerSettings { drain: Duration::ZERO, ..ServerSettings::default() };
+    let (depot, _) = Depot::serve(listener, &own, inputs, settings, stop.clone()).unwrap();
+    Place { depot, address, master, _stop: stop.drop_guard() }
+}
+
+impl Place {
+    fn client(&self, secrets: &BootSecrets) -> Endpoint {
+        toy::depot(&self.address, secrets, &self.master.certificate_pem)
+    }
+}
+
+async fn get(client: &Endpoint, path: &str) -> (u16, Vec<u8>) {
+    let (status, body) = client.get(path, 1 << 20, Duration::from_secs(10)).await.unwrap();
+    (status.as_u16(), body.to_vec())
+}
+
+fn input(bytes: &[u8]) -> String {
+    format!("{INPUT_PATH}{}", Sha1::of(bytes))
+}
+
+#[tokio::test]
+async fn only_a_current_boots_certificate_is_let_in() {
+    let place = place().await;
+    let (old, new) = (secrets(), secrets());
+    place.depot.admit("panda01", &old, None).unwrap();
+    let old_client = place.client(&old);
+    assert_eq!(get(&old_client, &input(b"mine")).await.0, 404);
+
+    place.depot.admit("panda01", &new, None).unwrap();
+    // The connection of the old boot is still open, and it is let in no more; nor on a new one.
+    assert_eq!(get(&old_client, &input(b"mine")).await.0, 403);
+    let limit = Duration::from_secs(10);
+    let refused = place.client(&old).get("/report", 100, limit).await.unwrap_err();
+    assert!(refused.is_silence(), "{refused}");
+    assert_eq!(get(&place.client(&new), &input(b"mine")).await.0, 404);
+
+    // A certificate that nobody knows.
+    assert!(place.client(&secrets()).get("/report", 100, limit).await.is_err());
+    place.depot.dismiss("panda01");
+    assert!(place.client(&new).get("/report", 100, limit).await.is_err());
+}
+
+#[tokio::test]
+async fn a_report_reaches_the_boot_that_waits_for_it() {
+    let place = place().await;
+    let secrets = secrets();
+    let mut awaiting = place.depot.admit("panda01", &secrets, None).unwrap();
+    let client = place.client(&secrets);
+    let report = toy::report(&secrets.id, secrets.image);
+    assert_eq!(toy::post_report(&client, report.encode()).await.unwrap(), 204);
+    assert_eq!(awaiting.arrived().await, Some(Arrived::Report(report)));
+}
+
+#[tokio::test]
+async fn a_report_of_another_boot_or_image_is_refused_and_told() {
+    for (boot, image, what) in [
+        (Some(secrets().id), None, "boot"),
+        (None, Some(Sha256::of(b"another image")), "image"),
+    ] {
+        let place = place().await;
+        let secrets = secrets();
+        let mut awaiting = place.depot.admit("panda01", &secrets, None).unwrap();
+        let report =
+            toy::report(&boot.unwrap_or(secrets.id.clone()), image.unwrap_or(secrets.image));
+        let status = toy::post_report(&place.client(&secrets), report.encode()).await.unwrap();
+        assert_eq!(status, 403);
+        assert_eq!(awaiting.arrived().await, Some(Arrived::Foreign(what)));
+    }
+}
+
+#[tokio::test]
+async fn a_dismissed_boot_waits_no_longer() {
+    let place = place().await;
+    let mut awaiting = place.depot.admit("panda01", &secrets(), None).unwrap();
+    place.depot.dismiss("panda01");
+    assert_eq!(awaiting.arrived().await, None);
+}
+
+#[tokio::test]
+async fn hostile_reports_are_refused_and_nobody_hears_of_them() {
+    let place = place().await;
+    let secrets = secrets();
+    let mut awaiting = place.depot.admit("panda01", &secrets, None).unwrap();
+    let client = place.client(&secrets);
+    for (report, status) in [("", 400), ("{}", 400), ("[[[[[[", 400)] {
+        assert_eq!(toy::post_report(&client, report.to_owned()).await.unwrap(), status);
+    }
+    let long = format!("\"{}\"", "x".repeat(MAX_REPORT));
+    // Refused by its length; the server may hang up while the rest is still being sent.
+    assert!(!matches!(toy::post_report(&client, long).await, Ok(status) if status != 413));
+    // The first that counts is the good one.
+    let good = toy::report(&secrets.id, secrets.image);
+    toy::post_report(&client, good.encode()).await.unwrap();
+    assert_eq!(awaiting.arrived().await, Some(Arrived::Report(good)));
+}
+
+#[tokio::test]
+async fn a_board_gets_its_present_builds_inputs_and_nothing_else() {
+    let place = place().await;
+    let (mine, other) = (secrets(), secrets());
+    place.depot.admit("panda01", &mine, None).unwrap();
+    place.depot.admit("panda02", &other, None).unwrap();
+    place.depot.allow("panda01", [Sha1::of(b"mine"), Sha1::of(b"not there")].into());
+    let client = place.client(&mine);
+    assert_eq!(get(&client, &input(b"mine")).await, (200, b"mine".to_vec()));
+    for path in [
+        input(b"another's"),
+        input(b"not there"),
+        "/input/".to_owned(),
+        "/input/../report".to_owned(),
+        format!("/input/{}", Sha1::of(b"mine").to_string().to_uppercase()),
+        "/rootfs".to_owned(),
+        "/".to_owned(),
+    ] {
+        assert_eq!(get(&client, &path).await.0, 404, "{path}");
+    }
+    assert_eq!(get(&place.client(&other), &input(b"mine")).await.0, 404);
+    // The build has ended.
+    place.depot.allow("panda01", HashSet::new());
+    assert_eq!(get(&client, &input(b"mine")).await.0, 404);
+}
+
+#[tokio::test]
+async fn an_image_with_a_root_file_system_has_it_served() {
+    let place = place().await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("rootfs");
+    std::fs::write(&path, b"root file system").unwrap();
+    let secrets = secrets();
+    place.depot.admit("panda01", &secrets, Some(path)).unwrap();
+    let got = get(&place.client(&secrets), ROOTFS_PATH).await;
+    assert_eq!(got, (200, b"root file system".to_vec()));
+}
