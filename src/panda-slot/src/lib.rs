@@ -1,4 +1,92 @@
-//! The state machine of a slot: pure.
+//! The state machine of a slot: what a board may be doing, what is kept for Launchpad, who may ask what
+//! when, and what is to be done then. Pure: no socket, file, clock or randomness; the daemon's slot task
+//! calls [`step`], commits what it says, and only then carries out the effects.
+//!
+//! # The machine
+//! The daemon starts a slot that it never saw before in Cutting. One boot, one build: nothing leads from
+//! Running, Collecting or Aborting back to Fresh but through Cutting.
+//!
+//! ```text
+//!  Cutting ─CutSeen▶ Booting ─Proved▶ Fresh ─Build▶ Running ─Finished▶ Collecting ─Collected▶ Cutting
+//!                                                   Running ─Abort▶    Aborting   ─AbortEnded▶ Cutting
+//!
+//!  an attempt fails:              Booting ─BootFailed▶ Cutting       Booting ─BootFailed▶ Failed
+//!  another board on the port:     Booting ─WrongChip▶ Failed:Chip
+//!  a failed board's pause ends:   Failed ─RetryDue▶ Cutting
+//!  a ready board is lost:         Fresh ─Lost▶ Cutting               Fresh ─Lost▶ Failed
+//!  a board with a build is lost:  Running ─Lost▶ Cutting             Running ─Lost▶ Cutting+build
+//!  an operator holds the slot:    Fresh ─Hold▶ Cutting ─CutSeen▶ Off ─Release▶ Cutting
+//!  the daemon restarts:           Fresh ─Recover▶ Rejoining:Fresh ─Proved▶ Fresh
+//!                                 Running ─Recover▶ Rejoining:Running ─Proved▶ Running
+//! ```
+//!
+//! A build that the worker has not acknowledged when its board is lost moves to a new boot
+//! (`Cutting+build`, `Booting+build`): Launchpad goes on seeing BUILDING. A slot with a build, wherever it
+//! is, is *live* ([`Slot::live`]).
+//!
+//! Every way that there is from one state of the board to another, and the events that lead along it
+//! (which of several ways an event takes is decided by attempts and moves used up, by an acknowledged
+//! build, or by a hold):
+//!
+//! <!-- ways: checked by tests/explore/drawing.rs -->
+//! ```text
+//! Cutting              ─▶ Cutting              CutFailed Recover
+//!                      ─▶ Booting              CutSeen
+//!                      ─▶ Failed               CutFailed
+//!                      ─▶ Off                  CutSeen
+//! Booting              ─▶ Cutting              BootFailed Hold Recover
+//!                      ─▶ Fresh                Proved
+//!                      ─▶ Trial                Proved
+//!                      ─▶ Failed               BootFailed
+//!                      ─▶ Failed:Chip          WrongChip
+//! Fresh                ─▶ Cutting              Hold Lost
+//!                      ─▶ Running              Build
+//!                      ─▶ Rejoining:Fresh      Recover
+//!                      ─▶ Failed               Lost
+//! Running              ─▶ Cutting              Lost OperatorReset Reset
+//!                      ─▶ Running              Acknowledged
+//!                      ─▶ Collecting           Finished
+//!                      ─▶ Aborting             Abort
+//!                      ─▶ Cutting+build        Lost
+//!                      ─▶ Rejoining:Running    Recover
+//! Collecting           ─▶ Cutting              Collected Lost OperatorReset Reset
+//!                      ─▶ Aborting             Abort
+//!                      ─▶ Rejoining:Collecting Recover
+//! Aborting             ─▶ Cutting              AbortEnded Finished Lost OperatorReset Recover
+//!                                              Reset
+//! Cutting+build        ─▶ Cutting              Abort OperatorReset Reset
+//!                      ─▶ Cutting+build        CutFailed Recover
+//!                      ─▶ Booting+build        CutSeen
+//!                      ─▶ Failed               CutFailed
+//! Booting+build        ─▶ Cutting              Abort OperatorReset Reset
+//!                      ─▶ Booting              Abort OperatorReset Reset
+//!                      ─▶ Running              Proved
+//!                      ─▶ Cutting+build        BootFailed Recover
+//!                      ─▶ Failed               BootFailed
+//!                      ─▶ Failed:Chip          WrongChip
+//! Trial                ─▶ Cutting              Hold Lost Recover TrialEnded
+//! Rejoining:Fresh      ─▶ Cutting              Hold Lost
+//!                      ─▶ Fresh                Proved
+//!                      ─▶ Failed               Lost
+//! Rejoining:Running    ─▶ Cutting              Abort Lost OperatorReset Reset
+//!                      ─▶ Running              Proved
+//!                      ─▶ Cutting+build        Lost
+//! Rejoining:Collecting ─▶ Cutting              Abort Lost OperatorReset Reset
+//!                      ─▶ Collecting           Proved
+//! Failed               ─▶ Cutting              Clean OperatorReset Release Reset RetryDue
+//! Failed:Chip          ─▶ Cutting              Release
+//! Off                  ─▶ Cutting              Release
+//! ```
+//!
+//! # What is kept
+//! A finished build is kept beside the board's life until Launchpad's Clean or Reset, whatever the board
+//! does meanwhile. A Clean waits in it until the board is Fresh, or fails, or its time is over.
+//!
+//! # What decides
+//! - `machine`: the steps
+//! - [`told()`]: what Launchpad's manager sees of a state, in either dialect
+//! - `tests/explore`: visits every reachable state, with late, doubled and reordered events and crashes
+//!   between a commit and its effects, and checks the laws there
 
 mod board;
 mod event;

@@ -1,0 +1,141 @@
+//! The slot machine's table, row by row: what each event does to the board, to what is kept, and to who
+//! asked. Where the exploration says what must never happen, this says what must.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests, outside their functions"
+)]
+
+mod launchpad;
+mod life;
+mod resets;
+mod restart;
+
+use panda_protocol::launchpad::{BuildId, BuildStatus, Dialect, Outcome};
+use panda_slot::{
+    Answer, Board, Build, Effect, Errand, Event, FailureKind, Kept, Limits, Lost, Phase, Refusal,
+    Slot, Transition, step,
+};
+
+const LIMITS: Limits = Limits {
+    attempts: 3,
+    moves: 2,
+    dialect: Dialect::Current,
+};
+const IN_2011: Limits = Limits {
+    dialect: Dialect::Y2011,
+    ..LIMITS
+};
+
+fn id() -> BuildId {
+    BuildId::try_from("PACKAGEBUILD-7".to_owned()).unwrap()
+}
+
+fn build() -> Build {
+    Build {
+        attempt: 4,
+        build_id: id(),
+        acknowledged: true,
+        moves: 0,
+    }
+}
+
+fn fresh_build() -> Build {
+    Build {
+        acknowledged: false,
+        ..build()
+    }
+}
+
+fn slot(board: Board) -> Slot {
+    Slot {
+        boot: 9,
+        attempt: 4,
+        pauses: 1,
+        board,
+        kept: None,
+        held: None,
+    }
+}
+
+fn used(phase: Phase) -> Slot {
+    slot(Board::Used {
+        build: build(),
+        phase,
+    })
+}
+
+fn kept(build_status: BuildStatus) -> Kept {
+    Kept {
+        attempt: 4,
+        build_id: id(),
+        outcome: Outcome::bare(build_status),
+        cleaning: None,
+    }
+}
+
+fn keeping(board: Board) -> Slot {
+    Slot {
+        kept: Some(kept(BuildStatus::Ok)),
+        ..slot(board)
+    }
+}
+
+fn held(slot: Slot) -> Slot {
+    Slot {
+        held: Some("dusting".to_owned()),
+        ..slot
+    }
+}
+
+fn failed(kind: FailureKind) -> Board {
+    Board::Failed {
+        kind,
+        reason: "no ROM".to_owned(),
+    }
+}
+
+fn cutting(n: u32) -> Board {
+    Board::Cutting {
+        n,
+        errand: Errand::Nothing,
+    }
+}
+
+fn booting(n: u32) -> Board {
+    Board::Booting {
+        n,
+        errand: Errand::Nothing,
+    }
+}
+
+fn go(slot: &Slot, event: Event) -> Transition {
+    step(slot, event, &LIMITS)
+}
+
+fn lost() -> Event {
+    Event::Lost {
+        boot: 9,
+        why: Lost::Silent,
+    }
+}
+
+fn cut(boot: u64) -> Effect {
+    Effect::StartCut { boot, trial: false }
+}
+
+fn answer(answer: Answer) -> Effect {
+    Effect::Answer { call: 1, answer }
+}
+
+fn refused(refusal: Refusal) -> Effect {
+    answer(Answer::Refused(refusal))
+}
+
+const ENDED: Effect = Effect::BuildEnded { attempt: 4 };
+const DROPPED: Effect = Effect::DropKept { attempt: 4 };
+
+/// What a transition did: the board, the status of what is kept, the effects.
+fn told(transition: Transition) -> (Board, Option<BuildStatus>, Vec<Effect>) {
+    let kept = transition.next.kept.map(|kept| kept.outcome.build_status);
+    (transition.next.board, kept, transition.effects)
+}
