@@ -1,2 +1,166 @@
-//! Skeleton.
-fn main() {}
+//! `panda-agent`: the program on the board.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use panda_agent::init::{self, Machine};
+use panda_agent::worker::{Settings, Worker, inner};
+use panda_http::{ServerSettings, ServiceLimits, respond, serve};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// The board's side of pandabuildd: boots a board for one build, or is a builder on its own.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Boots: reads boot.toml, wipes the scratch disk, proves the boot to the master and works for it.
+    Init(InitArgs),
+    /// Is a Launchpad builder on plain HTTP, without a rack. Prints its URL when it listens.
+    Worker(WorkerArgs),
+    /// Runs one build; the worker starts this itself.
+    #[command(hide = true)]
+    RunBuild,
+}
+
+#[derive(Debug, Args)]
+struct InitArgs {
+    /// What kind of machine this is.
+    #[arg(long)]
+    machine: Machine,
+    /// The directory with boot.toml and agent.toml.
+    #[arg(long, value_name = "DIR")]
+    root: PathBuf,
+    /// The scratch disk's directory; everything in it is removed.
+    #[arg(long, value_name = "DIR")]
+    scratch: PathBuf,
+    /// Set by the first process of the machine on the one that does the work.
+    #[arg(long, hide = true)]
+    supervised: bool,
+}
+
+#[derive(Debug, Args)]
+struct WorkerArgs {
+    /// Where to listen.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: SocketAddr,
+    /// A directory of its own for inputs, builds and results.
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// The Debian architecture to announce [default: this machine's].
+    #[arg(long)]
+    arch: Option<String>,
+    /// A shell command that takes the place of chroot and sbuild.
+    #[arg(long, value_name = "CMD")]
+    executor: Option<String>,
+    /// A proxy for apt in the chroot.
+    #[arg(long, value_name = "URL")]
+    apt_proxy: Option<String>,
+    /// The most bytes of input files that are kept.
+    #[arg(long, value_name = "BYTES")]
+    cache_bytes: Option<u64>,
+    /// The most bytes of one build's log; a build that prints more is killed.
+    #[arg(long, value_name = "BYTES")]
+    log_bytes: Option<u64>,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        // Neither a runtime nor a log: what it prints is the build's log.
+        Command::RunBuild => inner::run().map_err(anyhow::Error::from),
+        Command::Init(args) => {
+            log_to_stderr();
+            boot(&args)
+        }
+        Command::Worker(args) => {
+            log_to_stderr();
+            runtime().and_then(|runtime| runtime.block_on(work_alone(args)))
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("panda-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .init();
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("no runtime")
+}
+
+fn boot(args: &InitArgs) -> anyhow::Result<()> {
+    if std::process::id() == 1 && !args.supervised {
+        return Ok(init::supervise()?);
+    }
+    let own_names = args.supervised;
+    let work = init::boot(args.machine, &args.root, &args.scratch, own_names);
+    runtime()?.block_on(work).context("boot")
+}
+
+async fn work_alone(args: WorkerArgs) -> anyhow::Result<()> {
+    let arch = match args.arch {
+        Some(arch) => arch,
+        None => init::native_arch().context("give --arch")?,
+    };
+    let mut settings = Settings::new(args.state, arch);
+    settings.executor = args.executor;
+    settings.apt_proxy = args.apt_proxy;
+    settings.cache_bytes = args.cache_bytes.unwrap_or(settings.cache_bytes);
+    settings.log_bytes = args.log_bytes.unwrap_or(settings.log_bytes);
+    let worker = Worker::start_up(settings, None).await?;
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}; is the port in use?", args.listen))?;
+    let address = listener.local_addr()?;
+    tracing::info!(%address, arch = worker.arch(), "the worker listens");
+    println!("http://{address}");
+    let stop = CancellationToken::new();
+    let (service, limits) = (Arc::new(worker.clone()), ServiceLimits::default());
+    let served = serve(
+        listener,
+        None,
+        ServerSettings::default(),
+        stop.clone(),
+        move |request, _| {
+            let service = service.clone();
+            async move { respond(&*service, &limits, request).await }
+        },
+    );
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut served = std::pin::pin!(served);
+    tokio::select! {
+        () = &mut served => {}
+        _ = terminate.recv() => {}
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+    }
+    tracing::info!("stopping");
+    stop.cancel();
+    worker.shut_down().await;
+    served.await;
+    Ok(())
+}

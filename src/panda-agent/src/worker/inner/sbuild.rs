@@ -1,0 +1,172 @@
+//! Running sbuild in an unpacked chroot, as a plain schroot. Its configuration and schroot's are this
+//! build's alone: they are mounted over the host's in the build's own mount namespace, so builds on
+//! one host never meet and nothing is left behind.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+use super::command::{CommandError, run_scanned};
+use super::mounts::{MountError, cover};
+use super::root::Root;
+use super::users::USER;
+use crate::worker::outcome::LogScan;
+use crate::worker::plan::Plan;
+
+/// The chroot's name for schroot. No other is configured where it is seen.
+const NAME: &str = "panda-build";
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// sbuild as a builder runs it: it builds, and does nothing else.
+const SBUILD_RC: &str = "\
+$sbuild_mode = 'buildd';
+$chroot_mode = 'schroot';
+$build_arch_all = 0;
+$build_source = 0;
+$apt_update = 0;
+$apt_upgrade = 0;
+$apt_distupgrade = 0;
+$apt_clean = 0;
+$build_dep_resolver = 'apt';
+$resolve_alternatives = 0;
+$bd_uninstallable_explainer = 'none';
+$check_space = 0;
+$purge_build_deps = 'never';
+$purge_build_directory = 'never';
+$purge_session = 'always';
+$stalled_pkg_timeout = 150;
+$log_colour = 0;
+$verbose = 1;
+$run_lintian = 0;
+$run_piuparts = 0;
+$run_autopkgtest = 0;
+";
+
+/// Why sbuild was not run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SbuildError {
+    /// Its configuration cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its configuration cannot be put over the host's.
+    #[error("sbuild's configuration: {0}")]
+    Mount(#[from] MountError),
+    /// It cannot be run.
+    #[error(transparent)]
+    Run(#[from] CommandError),
+}
+
+/// Builds; returns sbuild's exit status and what its log says.
+pub(crate) fn build(root: &Root, plan: &Plan) -> Result<(Option<i32>, LogScan), SbuildError> {
+    let private = plan.work.private();
+    configure(root, &private)?;
+    let args = &plan.args;
+    let mut command = personality("sbuild", &args.arch_tag);
+    command
+        .args(["-c", &format!("chroot:{NAME}")])
+        .arg(format!("--arch={}", args.arch_tag))
+        .arg(format!("--dist={}", args.suite))
+        .arg("--nolog");
+    if args.arch_indep {
+        command.arg("-A");
+    }
+    command
+        .arg(plan.dsc.as_str())
+        .current_dir(plan.work.files())
+        .env_clear()
+        .env("PATH", PATH)
+        .env("LANG", "C.UTF-8")
+        .env("HOME", &private)
+        .env("USER", "root")
+        .env("LOGNAME", "root")
+        .env("SHELL", "/bin/sh")
+        .env("SBUILD_CONFIG", private.join("sbuildrc"))
+        .env("DEB_BUILD_OPTIONS", build_options(args.debug_symbols));
+    Ok(run_scanned(command)?)
+}
+
+/// A command inside the chroot, as root, with nothing of the host's environment.
+pub(crate) fn in_chroot(root: &Root, arch: &str, words: &[&str]) -> Command {
+    let mut command = personality("chroot", arch);
+    command
+        .arg(root.path())
+        .args(words)
+        .env_clear()
+        .env("PATH", PATH)
+        .env("LANG", "C")
+        .env("HOME", "/root")
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+/// The program, under `linux32` for 32-bit ARM: a 64-bit kernel must not show through `uname`.
+fn personality(program: &str, arch: &str) -> Command {
+    if matches!(arch, "armhf" | "armel") {
+        let mut command = Command::new("setarch");
+        command.arg("linux32").arg(program);
+        command
+    } else {
+        Command::new(program)
+    }
+}
+
+fn build_options(debug_symbols: bool) -> String {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let symbols = if debug_symbols { "" } else { " noautodbgsym" };
+    format!("parallel={cores}{symbols}")
+}
+
+fn configure(root: &Root, private: &Path) -> Result<(), SbuildError> {
+    let chroots = private.join("chroot.d");
+    let sessions = private.join("session");
+    for path in [&chroots, &sessions] {
+        fs::create_dir(path).map_err(|source| SbuildError::Write {
+            path: path.clone(),
+            source,
+        })?;
+    }
+    let user = format!("$build_user = '{USER}';\n1;\n");
+    let schroot = format!(
+        "[{NAME}]\ntype=plain\ndescription=this build\ndirectory={}\nusers=root\nroot-users=root\n",
+        root.path().display()
+    );
+    for (path, text) in [
+        (private.join("sbuildrc"), format!("{SBUILD_RC}{user}")),
+        (chroots.join(NAME), schroot),
+    ] {
+        fs::write(&path, text).map_err(|source| SbuildError::Write { path, source })?;
+    }
+    cover(&chroots, Path::new("/etc/schroot/chroot.d"))?;
+    Ok(cover(&sessions, Path::new("/var/lib/schroot/session"))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_32_bit_arm_gets_its_personality() {
+        let program = |arch| personality("sbuild", arch).get_program().to_owned();
+        assert_eq!(program("armhf"), "setarch");
+        assert_eq!(program("armel"), "setarch");
+        assert_eq!(program("amd64"), "sbuild");
+        assert_eq!(program("arm64"), "sbuild");
+    }
+
+    #[test]
+    fn debug_symbols_are_left_out_unless_wanted() {
+        assert!(build_options(false).ends_with(" noautodbgsym"));
+        let wanted = build_options(true);
+        assert!(
+            wanted.starts_with("parallel=") && !wanted.contains("noautodbgsym"),
+            "{wanted}"
+        );
+    }
+}

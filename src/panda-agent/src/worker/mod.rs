@@ -1,0 +1,400 @@
+//! The worker: a Launchpad builder (today's dialect) that runs `binarypackage` builds by sbuild in a
+//! chroot. It serves the master through the [link](crate::link), or anybody on plain HTTP when it
+//! runs alone.
+//!
+//! # Layout
+//! - [`service`]: the protocol's methods; [`state`]: what may be asked when
+//! - [`runner`]: a build's process, from the worker's side; [`inner`]: that process
+//! - [`args`], [`plan`]: what a build is told; [`sources`]: its apt sources
+//! - [`log`]: its log; [`outcome`], [`relations`]: what sbuild's status and log mean
+//! - [`gather`], [`changes`], [`deb822`]: its results
+//! - [`needs`]: the programs that must be there
+//!
+//! # On the disk
+//! ```text
+//! STATE/lock        one worker a state directory
+//! STATE/filecache/  inputs, by SHA-1
+//! STATE/builds/     one directory a build: work/, results/, buildlog; emptied when the worker starts
+//! ```
+
+mod args;
+mod changes;
+mod deb822;
+mod gather;
+pub mod inner;
+mod log;
+pub mod needs;
+mod outcome;
+mod plan;
+mod relations;
+mod runner;
+mod service;
+mod sources;
+mod state;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::fcntl::{Flock, FlockArg};
+use panda_http::download::{DownloadSettings, Downloader};
+use panda_http::{ClientError, Store, StoreError};
+use panda_protocol::launchpad::{BuildStatus, Outcome};
+use tokio_util::sync::CancellationToken;
+
+use log::BuildLog;
+use needs::NeedsError;
+use plan::{Plan, Verdict, WorkDir};
+use runner::{End, Isolation, RunError};
+use state::State;
+
+/// The one build type.
+const BUILD_TYPE: &str = "binarypackage";
+/// Who pins a running build's inputs in the cache.
+const OWNER: &str = "build";
+
+/// What a worker is given.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// A directory of its own.
+    pub state: PathBuf,
+    /// The architecture that it announces.
+    pub arch: String,
+    /// A shell command that takes the place of chroot and sbuild.
+    pub executor: Option<String>,
+    /// A proxy for apt in the chroot.
+    pub apt_proxy: Option<String>,
+    /// The most bytes of inputs that are kept.
+    pub cache_bytes: u64,
+    /// The most bytes of one build's log; a build that prints more is killed.
+    pub log_bytes: u64,
+    /// The most bytes of one build's results.
+    pub result_bytes: u64,
+}
+
+impl Settings {
+    /// The usual bounds.
+    #[must_use]
+    pub fn new(state: PathBuf, arch: String) -> Self {
+        Self {
+            state,
+            arch,
+            executor: None,
+            apt_proxy: None,
+            cache_bytes: 8 << 30,
+            log_bytes: 256 << 20,
+            result_bytes: 8 << 30,
+        }
+    }
+}
+
+/// The depot that a link gives its worker: what begins with `url` is fetched by `downloader`.
+#[derive(Debug, Clone)]
+pub struct Depot {
+    /// `https://ADDRESS:PORT/`
+    pub url: String,
+    /// A downloader that trusts the master alone.
+    pub downloader: Downloader,
+}
+
+/// Why a worker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// A program or right is missing.
+    #[error(transparent)]
+    Needs(#[from] NeedsError),
+    /// The state directory.
+    #[error("the state directory {}: {source}", path.display())]
+    State {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another worker has it.
+    #[error("the state directory {} is in use by another worker; give each its own --state", .0.display())]
+    InUse(PathBuf),
+    /// The file cache.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No downloads.
+    #[error(transparent)]
+    Downloader(#[from] ClientError),
+}
+
+/// A worker. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Worker(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    settings: Settings,
+    isolation: Isolation,
+    cache: Store,
+    public: Downloader,
+    depot: Option<Depot>,
+    builds: PathBuf,
+    counter: AtomicU64,
+    state: Mutex<State<Arc<Run>>>,
+    /// Held for as long as the worker lives.
+    _lock: Flock<File>,
+}
+
+/// What belongs to one build.
+#[derive(Debug)]
+struct Run {
+    directory: PathBuf,
+    work: WorkDir,
+    results: PathBuf,
+    log: BuildLog,
+    abort: CancellationToken,
+    /// Nothing of it runs any more.
+    ended: CancellationToken,
+}
+
+impl Worker {
+    /// Starts a worker: checks what it needs, and removes what an earlier one left of its builds.
+    ///
+    /// # Errors
+    /// See [`WorkerError`].
+    pub async fn start_up(settings: Settings, depot: Option<Depot>) -> Result<Self, WorkerError> {
+        needs::check(settings.executor.is_some())?;
+        let program = std::env::current_exe().map_err(|source| NeedsError::Run {
+            program: "panda-agent",
+            source,
+        })?;
+        Self::with_program(settings, depot, program).await
+    }
+
+    async fn with_program(
+        settings: Settings,
+        depot: Option<Depot>,
+        program: PathBuf,
+    ) -> Result<Self, WorkerError> {
+        let isolation = Isolation::probe(program).await?;
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| WorkerError::State { path, source }
+        };
+        // The build's process has other directories as its own.
+        fs::create_dir_all(&settings.state).map_err(failed(&settings.state))?;
+        let state = settings
+            .state
+            .canonicalize()
+            .map_err(failed(&settings.state))?;
+        let lock = File::create(state.join("lock")).map_err(failed(&state))?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
+            .map_err(|_| WorkerError::InUse(state.clone()))?;
+        let builds = state.join("builds");
+        if let Err(source) = fs::remove_dir_all(&builds)
+            && source.kind() != io::ErrorKind::NotFound
+        {
+            return Err(failed(&builds)(source));
+        }
+        private_dir(&builds).map_err(failed(&builds))?;
+        let downloads = DownloadSettings {
+            max_bytes: settings.cache_bytes,
+            ..DownloadSettings::default()
+        };
+        Ok(Self(Arc::new(Shared {
+            cache: Store::open(&state.join("filecache"), settings.cache_bytes)?,
+            public: Downloader::public(downloads)?,
+            settings,
+            isolation,
+            depot,
+            builds,
+            counter: AtomicU64::new(0),
+            state: Mutex::new(State::Idle),
+            _lock: lock,
+        })))
+    }
+
+    /// The architecture that it announces.
+    #[must_use]
+    pub fn arch(&self) -> &str {
+        &self.0.settings.arch
+    }
+
+    /// The build types that it announces.
+    #[must_use]
+    pub fn build_types(&self) -> &'static [&'static str] {
+        &[BUILD_TYPE]
+    }
+
+    /// Ends a running build; nothing of it is left when this returns.
+    pub async fn shut_down(&self) {
+        let run = self.state().abort().ok();
+        if let Some(run) = run {
+            run.abort.cancel();
+            run.ended.cancelled().await;
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<Arc<Run>>> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cache(&self) -> &Store {
+        &self.0.cache
+    }
+
+    fn executor(&self) -> Option<&str> {
+        self.0.settings.executor.as_deref()
+    }
+
+    fn apt_proxy(&self) -> Option<&str> {
+        self.0.settings.apt_proxy.as_deref()
+    }
+
+    fn downloader(&self, url: &str) -> &Downloader {
+        match &self.0.depot {
+            Some(depot) if url.starts_with(&depot.url) => &depot.downloader,
+            _ => &self.0.public,
+        }
+    }
+
+    /// The directory of a new build.
+    fn prepare(&self) -> io::Result<Arc<Run>> {
+        let number = self.0.counter.fetch_add(1, Ordering::Relaxed);
+        let directory = self.0.builds.join(number.to_string());
+        let work = WorkDir::new(directory.join("work"));
+        let results = directory.join("results");
+        for path in [&directory, work.path(), &work.files(), &results] {
+            private_dir(path)?;
+        }
+        let log = BuildLog::create(&directory.join("buildlog"), self.0.settings.log_bytes)?;
+        let (abort, ended) = (CancellationToken::new(), CancellationToken::new());
+        Ok(Arc::new(Run {
+            directory,
+            work,
+            results,
+            log,
+            abort,
+            ended,
+        }))
+    }
+
+    /// Runs a build in the background, to its end.
+    fn start(&self, run: Arc<Run>, plan: Plan) {
+        let worker = self.clone();
+        tokio::spawn(async move {
+            let outcome = worker.run(&run, &plan).await;
+            if let Err(error) = run.log.finish() {
+                tracing::warn!(%error, "the log is not whole");
+            }
+            worker.cache().unpin(OWNER);
+            tracing::info!(build = %plan.build_id, status = outcome.build_status.as_str(), "build ended");
+            worker.state().finish(outcome);
+            run.ended.cancel();
+            remove(run.work.path().clone());
+        });
+    }
+
+    async fn run(&self, run: &Arc<Run>, plan: &Plan) -> Outcome {
+        tracing::info!(build = %plan.build_id, "build begins");
+        let say = |text: &str| {
+            if let Err(error) = run.log.line(text) {
+                tracing::warn!(%error, "a line is missing in the log");
+            }
+        };
+        if let Some(url) = &plan.args.build_url {
+            say(url);
+        }
+        let verdict = match self.0.isolation.run(plan, &run.log, &run.abort).await {
+            Ok(End::Verdict(verdict)) => verdict,
+            Ok(End::Aborted) => {
+                say("\nE: the build was aborted");
+                return Outcome::bare(BuildStatus::Aborted);
+            }
+            Ok(End::LogTooLong) => {
+                let most = self.0.settings.log_bytes;
+                say(&format!(
+                    "\nE: the build printed more than {most} bytes and was killed"
+                ));
+                return Outcome::bare(BuildStatus::PackageFail);
+            }
+            Err(error) => {
+                tracing::error!(build = %plan.build_id, %error, "the build's process");
+                say(&match error {
+                    RunError::NoVerdict => format!("E: {error}: it or the builder broke"),
+                    error => format!("E: {error}"),
+                });
+                return Outcome::bare(BuildStatus::BuilderFail);
+            }
+        };
+        let gathered = match verdict {
+            Verdict::Ok => self.gather(run, plan).await,
+            verdict => return outcome_of(verdict),
+        };
+        match gathered {
+            Ok(filemap) => Outcome {
+                build_status: BuildStatus::Ok,
+                filemap,
+                dependencies: String::new(),
+            },
+            Err(error) => {
+                say(&format!("E: the results cannot be gathered: {error}"));
+                Outcome::bare(BuildStatus::PackageFail)
+            }
+        }
+    }
+
+    async fn gather(
+        &self,
+        run: &Arc<Run>,
+        plan: &Plan,
+    ) -> Result<panda_protocol::launchpad::FileMap, gather::GatherError> {
+        let (files, results) = (run.work.files(), run.results.clone());
+        let inputs: BTreeSet<_> = plan.inputs.keys().cloned().collect();
+        let (arch, most) = (plan.args.arch_tag.clone(), self.0.settings.result_bytes);
+        let task = tokio::task::spawn_blocking(move || {
+            gather::gather(&files, &inputs, &arch, &results, most)
+        });
+        task.await.unwrap_or_else(|error| {
+            Err(gather::GatherError::Directory(io::Error::other(
+                error.to_string(),
+            )))
+        })
+    }
+
+    /// Forgets a finished build: its log and results are removed.
+    fn forget(&self, run: &Run) {
+        remove(run.directory.clone());
+    }
+}
+
+fn outcome_of(verdict: Verdict) -> Outcome {
+    let build_status = match verdict {
+        Verdict::Ok => BuildStatus::Ok,
+        Verdict::PackageFail => BuildStatus::PackageFail,
+        Verdict::DepFail(dependencies) => {
+            return Outcome {
+                dependencies,
+                ..Outcome::bare(BuildStatus::DepFail)
+            };
+        }
+        Verdict::GivenBack => BuildStatus::GivenBack,
+        Verdict::ChrootFail => BuildStatus::ChrootFail,
+        Verdict::BuilderFail => BuildStatus::BuilderFail,
+    };
+    Outcome::bare(build_status)
+}
+
+fn private_dir(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new().mode(0o700).create(path)
+}
+
+/// Removes a directory in the background: an unpacked chroot takes a while.
+fn remove(path: PathBuf) {
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = fs::remove_dir_all(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "cannot be removed");
+        }
+    });
+}

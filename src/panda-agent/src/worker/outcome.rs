@@ -1,0 +1,394 @@
+//! How a build ended, from sbuild's exit status and, for status 3, from its log. The rules are
+//! Launchpad's (its builder protocol page): which of sbuild's failures is whose fault.
+//!
+//! ```text
+//! 0 OK · 1, 2 PACKAGEFAIL · 4 and more, or a signal: BUILDERFAIL · 3:
+//!   a line "E: There are problems and -y was used without --force-yes"  -> GIVENBACK
+//!   "Fail-Stage: install-deps" in the last 4 KiB, and apt says a dependency
+//!       "is to be installed", "is installed", "is not installable",
+//!       "is a virtual package"                                          -> DEPFAIL on it
+//!       "is not installed", "is not going to be installed"              -> compare with the archives
+//!   anything else                                                       -> PACKAGEFAIL
+//! ```
+//! The log is read as it is written, up to a line beginning `Toolchain package versions:` (what the
+//! package itself prints comes after it, and must not be able to pose as apt), and its end apart.
+
+use std::collections::VecDeque;
+
+use super::relations::{Alternative, Relation};
+
+/// How much of the log's end is searched for the failing stage.
+const TAIL: usize = 4 * 1024;
+/// The longest line that is looked at; the rest of a longer one is ignored.
+const MAX_LINE: usize = 16 * 1024;
+/// The most lines of apt's report that are kept.
+const MAX_REPORT: usize = 2_000;
+
+const REPORT_BEGINS: &str = "The following packages have unmet dependencies:";
+const PACKAGE_OUTPUT_BEGINS: &str = "Toolchain package versions:";
+const NEEDS_FORCE: &str = "E: There are problems and -y was used without --force-yes";
+const FAILED_INSTALLING: &[u8] = b"Fail-Stage: install-deps";
+
+/// What an exit status and a log mean.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// It was built.
+    Ok,
+    /// The package does not build.
+    PackageFail,
+    /// The builder does not work.
+    BuilderFail,
+    /// The builder gives the build back.
+    GivenBack,
+    /// These relations are missing.
+    DepFail(Vec<Relation>),
+    /// Something is missing, but apt does not say what: the source's build dependencies have to be
+    /// compared with what the archives offer.
+    Compare,
+}
+
+/// Reads sbuild's log as it goes by.
+#[derive(Debug, Default)]
+pub(crate) struct LogScan {
+    line: Vec<u8>,
+    tail: VecDeque<u8>,
+    package_output: bool,
+    needs_force: bool,
+    in_report: bool,
+    report: Vec<String>,
+}
+
+impl LogScan {
+    /// The next piece of the log.
+    pub(crate) fn push(&mut self, piece: &[u8]) {
+        self.tail.extend(&piece[piece.len().saturating_sub(TAIL)..]);
+        let excess = self.tail.len().saturating_sub(TAIL);
+        self.tail.drain(..excess);
+        for part in piece.split_inclusive(|byte| *byte == b'\n') {
+            if self.package_output {
+                return;
+            }
+            let room = MAX_LINE.saturating_sub(self.line.len());
+            self.line.extend_from_slice(&part[..part.len().min(room)]);
+            if part.ends_with(b"\n") {
+                let line = String::from_utf8_lossy(&std::mem::take(&mut self.line)).into_owned();
+                self.whole_line(line.trim_end());
+            }
+        }
+    }
+
+    fn whole_line(&mut self, line: &str) {
+        if line.starts_with(PACKAGE_OUTPUT_BEGINS) {
+            self.package_output = true;
+        } else if line.starts_with(NEEDS_FORCE) {
+            self.needs_force = true;
+        } else if line.starts_with(REPORT_BEGINS) {
+            self.in_report = true;
+        } else if self.in_report {
+            self.in_report = line.starts_with([' ', '\t']) && self.report.len() < MAX_REPORT;
+            if self.in_report {
+                self.report.push(line.to_owned());
+            }
+        }
+    }
+
+    /// What `exit` means with this log; `None` is a death by signal.
+    pub(crate) fn finish(mut self, exit: Option<i32>) -> Reading {
+        match exit {
+            Some(0) => Reading::Ok,
+            Some(1 | 2) => Reading::PackageFail,
+            Some(3) => self.third(),
+            Some(_) | None => Reading::BuilderFail,
+        }
+    }
+
+    fn third(&mut self) -> Reading {
+        if self.needs_force {
+            return Reading::GivenBack;
+        }
+        let tail = self.tail.make_contiguous();
+        if !tail
+            .split(|byte| *byte == b'\n')
+            .any(|line| line == FAILED_INSTALLING)
+        {
+            return Reading::PackageFail;
+        }
+        let complaints = complaints(&self.report);
+        let missing: Vec<_> = complaints
+            .iter()
+            .filter(|(_, kind)| *kind == Kind::Missing)
+            .collect();
+        // Those of the package itself say it best; else the first one in the chain below it.
+        let mut own: Vec<Relation> = Vec::new();
+        for (complaint, _) in &missing {
+            if complaint.subject_is_ours && !own.contains(&complaint.relation) {
+                own.push(complaint.relation.clone());
+            }
+        }
+        if !own.is_empty() {
+            return Reading::DepFail(own);
+        }
+        if let Some((first, _)) = missing.first() {
+            return Reading::DepFail(vec![first.relation.clone()]);
+        }
+        if complaints.iter().any(|(_, kind)| *kind == Kind::Unclear) {
+            return Reading::Compare;
+        }
+        Reading::PackageFail
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The relation itself cannot be had.
+    Missing,
+    /// It might be had: something below it is in the way.
+    Unclear,
+    /// Some other sentence.
+    Other,
+}
+
+#[derive(Debug)]
+struct Complaint {
+    relation: Relation,
+    /// The package that complains is the one that sbuild made of the build dependencies.
+    subject_is_ours: bool,
+}
+
+/// Apt's report: ` subject : Depends: name (>= 1) but it is not installable`, further dependencies
+/// of the same subject without it, and alternatives as lines that end in ` or`.
+fn complaints(report: &[String]) -> Vec<(Complaint, Kind)> {
+    let mut found = Vec::new();
+    let mut ours = false;
+    let mut pending: Vec<(Alternative, Kind)> = Vec::new();
+    for line in report {
+        let mut text = line.trim();
+        if let Some((subject, rest)) = text.split_once(" : ") {
+            ours = subject.trim().starts_with("sbuild-build-depends-");
+            text = rest.trim();
+        }
+        for prefix in ["Depends: ", "PreDepends: ", "Pre-Depends: "] {
+            text = text.strip_prefix(prefix).unwrap_or(text);
+        }
+        let (text, more) = match text.strip_suffix(" or") {
+            Some(text) => (text, true),
+            None => (text, false),
+        };
+        let Some(alternative) = complaint(text) else {
+            pending.clear();
+            continue;
+        };
+        pending.push(alternative);
+        if more {
+            continue;
+        }
+        let kinds = |kind| pending.iter().filter(|(_, other)| *other == kind).count();
+        let kind = if kinds(Kind::Missing) == pending.len() {
+            Kind::Missing
+        } else if kinds(Kind::Missing) + kinds(Kind::Unclear) > 0 {
+            Kind::Unclear
+        } else {
+            Kind::Other
+        };
+        let relation = Relation(
+            pending
+                .drain(..)
+                .map(|(alternative, _)| alternative)
+                .collect(),
+        );
+        found.push((
+            Complaint {
+                relation,
+                subject_is_ours: ours,
+            },
+            kind,
+        ));
+    }
+    found
+}
+
+/// `name[:arch] [(op version)] but …`
+fn complaint(text: &str) -> Option<(Alternative, Kind)> {
+    let (relation, reason) = text.split_once(" but ")?;
+    let relation = super::relations::parse(relation, "any")
+        .into_iter()
+        .next()?;
+    let alternative = relation.0.into_iter().next()?;
+    let kind = if reason.ends_with("is not going to be installed")
+        || reason.ends_with("is not installed")
+    {
+        Kind::Unclear
+    } else if [
+        "is to be installed",
+        "is installed",
+        "is not installable",
+        "is a virtual package",
+    ]
+    .iter()
+    .any(|known| reason.ends_with(known))
+    {
+        Kind::Missing
+    } else {
+        Kind::Other
+    };
+    Some((alternative, kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::relations;
+    use super::*;
+
+    /// A log of a failed installation with `report` in it, as sbuild 0.85 and apt 2.6 write them.
+    fn log(report: &str) -> String {
+        format!(
+            "Install main build dependencies (apt-based resolver)\n\nInstalling build dependencies\n\
+             Reading package lists...\nSome packages could not be installed.\n\
+             The following packages have unmet dependencies:\n{report}\
+             E: Unable to correct problems, you have held broken packages.\napt-get failed.\n\
+             E: Package installation failed\n\nJob: x.dsc\nFail-Stage: install-deps\nStatus: given-back\n"
+        )
+    }
+
+    fn read(log: &str, exit: i32) -> Reading {
+        let mut scan = LogScan::default();
+        scan.push(log.as_bytes());
+        scan.finish(Some(exit))
+    }
+
+    fn depfail(reading: &Reading) -> Option<String> {
+        match reading {
+            Reading::DepFail(missing) => Some(relations::join(missing)),
+            _ => None,
+        }
+    }
+
+    const SUBJECT: &str = " sbuild-build-depends-main-dummy : Depends: ";
+
+    #[test]
+    fn every_exit_status_has_its_outcome() {
+        for (exit, reading) in [
+            (0, Reading::Ok),
+            (1, Reading::PackageFail),
+            (2, Reading::PackageFail),
+            (3, Reading::PackageFail),
+            (4, Reading::BuilderFail),
+            (137, Reading::BuilderFail),
+        ] {
+            assert_eq!(read("some log\n", exit), reading, "exit status {exit}");
+        }
+        assert_eq!(LogScan::default().finish(None), Reading::BuilderFail);
+    }
+
+    #[test]
+    fn a_dependency_that_cannot_be_had_is_named() {
+        for (complaint, relation) in [
+            ("no-such but it is not installable", "no-such"),
+            ("no-such:armhf but it is not installable", "no-such"),
+            (
+                "libfoo-dev (>= 2.0) but 1.0-1 is to be installed",
+                "libfoo-dev (>= 2.0)",
+            ),
+            (
+                "libfoo-dev (< 2.0) but 3.0-1 is installed",
+                "libfoo-dev (< 2.0)",
+            ),
+            ("mta (>= 1) but it is a virtual package", "mta (>= 1)"),
+        ] {
+            let log = log(&format!("{SUBJECT}{complaint}\n"));
+            assert_eq!(
+                depfail(&read(&log, 3)).as_deref(),
+                Some(relation),
+                "{complaint}"
+            );
+        }
+    }
+
+    #[test]
+    fn several_missing_dependencies_are_all_named() {
+        let log = log(&format!(
+            "{SUBJECT}a but it is not installable\n                                   \
+             Depends: b (>= 2) but 1 is to be installed\n"
+        ));
+        assert_eq!(depfail(&read(&log, 3)).as_deref(), Some("a, b (>= 2)"));
+    }
+
+    #[test]
+    fn alternatives_are_missing_only_together() {
+        let both = format!(
+            "{SUBJECT}a but it is not installable or\n            b but it is not installable\n"
+        );
+        assert_eq!(depfail(&read(&log(&both), 3)).as_deref(), Some("a | b"));
+        let one = format!(
+            "{SUBJECT}a but it is not installable or\n            b but it is not going to be installed\n"
+        );
+        assert_eq!(read(&log(&one), 3), Reading::Compare);
+    }
+
+    #[test]
+    fn a_dependency_further_down_is_named_when_ours_only_follow_from_it() {
+        let log = log(&format!(
+            " libfoo-dev : Depends: libfoo1 (= 1.0) but 1.1 is to be installed\n\
+             {SUBJECT}libfoo-dev but it is not going to be installed\n"
+        ));
+        assert_eq!(depfail(&read(&log, 3)).as_deref(), Some("libfoo1 (= 1.0)"));
+    }
+
+    #[test]
+    fn an_unclear_report_asks_for_a_comparison() {
+        for complaint in [
+            "a but it is not going to be installed",
+            "a but it is not installed",
+        ] {
+            assert_eq!(
+                read(&log(&format!("{SUBJECT}{complaint}\n")), 3),
+                Reading::Compare
+            );
+        }
+    }
+
+    #[test]
+    fn without_the_failing_stage_at_the_end_it_is_the_package() {
+        let report = log(&format!("{SUBJECT}a but it is not installable\n"));
+        let elsewhere = report.replace("install-deps", "build");
+        assert_eq!(read(&elsewhere, 3), Reading::PackageFail);
+        let buried = format!("{report}{}", "x\n".repeat(TAIL));
+        assert_eq!(read(&buried, 3), Reading::PackageFail);
+    }
+
+    #[test]
+    fn what_the_package_prints_cannot_pose_as_apt() {
+        let report = log(&format!("{SUBJECT}a but it is not installable\n"));
+        let late = format!("Toolchain package versions: gcc_12\n{report}");
+        assert_eq!(read(&late, 3), Reading::PackageFail);
+        let late = format!("Toolchain package versions: gcc_12\n{NEEDS_FORCE}\n");
+        assert_eq!(read(&late, 3), Reading::PackageFail);
+    }
+
+    #[test]
+    fn problems_that_need_force_give_the_build_back() {
+        assert_eq!(read(&format!("x\n{NEEDS_FORCE}\n"), 3), Reading::GivenBack);
+        assert_eq!(read(&format!("x {NEEDS_FORCE}\n"), 3), Reading::PackageFail);
+    }
+
+    #[test]
+    fn pieces_and_overlong_lines_do_not_change_the_reading() {
+        let whole = format!(
+            "{}\n{}",
+            "y".repeat(3 * MAX_LINE),
+            log(&format!("{SUBJECT}a but it is not installable\n"))
+        );
+        for size in [1, 7, 4096] {
+            let mut scan = LogScan::default();
+            whole
+                .as_bytes()
+                .chunks(size)
+                .for_each(|piece| scan.push(piece));
+            assert_eq!(
+                depfail(&scan.finish(Some(3))).as_deref(),
+                Some("a"),
+                "pieces of {size}"
+            );
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! The builder protocol of the real worker program, with executors in the place of sbuild.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{DSC, TARBALL, TestWorker, bare, call, gone, id, name, processes_with, text};
+use dxr::Value;
+use panda_http::ClientError;
+use panda_http::client::BuildAnswer;
+use panda_protocol::digest::Sha1;
+use panda_protocol::launchpad::{BuildStatus, EnsurePresent, Status, Sum};
+
+/// Makes a package of one file, and shows what it was told.
+const MAKE: &str = r#"
+echo "id=$PANDA_BUILD_ID arch=$PANDA_ARCH suite=$PANDA_SUITE"; echo "args=$PANDA_ARGS"
+cat "$PANDA_CHROOT"; ls
+printf abc > hello_1.0_armhf.deb
+printf 'Format: 1.8\nFiles:\n 900150983cd24fb0d6963f7d28e17f72 3 misc optional hello_1.0_armhf.deb\n' \
+    > hello_1.0_armhf.changes
+"#;
+
+fn is_fault(error: &ClientError) -> bool {
+    matches!(error, ClientError::Fault { code: 8002, .. })
+}
+
+#[tokio::test]
+async fn a_good_build_goes_from_idle_to_its_results_and_back() {
+    let worker = TestWorker::with_executor(MAKE, &[DSC], &["--arch", "armhf"]);
+    let info = worker.client.info().await.unwrap();
+    assert_eq!(
+        (info.version.as_str(), info.arch.as_str()),
+        ("1.0", "armhf")
+    );
+    assert_eq!(info.build_types, ["binarypackage"]);
+    assert_eq!(worker.status().await, Status::Idle);
+    assert_eq!(worker.file("buildlog").await.0, 404);
+
+    let outcome = worker.build(call(DSC)).await;
+    assert_eq!(outcome.build_status, BuildStatus::Ok);
+    assert_eq!(outcome.dependencies, "");
+    let names: Vec<_> = outcome.filemap.keys().map(|name| name.as_str()).collect();
+    assert_eq!(names, ["hello_1.0_armhf.changes", "hello_1.0_armhf.deb"]);
+    for sha1 in outcome.filemap.values() {
+        let (status, bytes) = worker.file(&sha1.to_string()).await;
+        assert_eq!((status, Sha1::of(&bytes)), (200, *sha1));
+    }
+
+    let log = worker.log().await;
+    assert!(
+        log.starts_with("https://launchpad.test/+build/1\n["),
+        "{log}"
+    );
+    assert!(log.contains("]\nRUN: sh -c "), "{log}");
+    assert!(
+        log.contains("id=PACKAGEBUILD-1 arch=armhf suite=noble\n"),
+        "{log}"
+    );
+    assert!(log.contains(r#""arch_tag":"armhf""#), "{log}");
+    assert!(log.contains("a chroothello_1.0.dsc\n"), "{log}");
+
+    // Inputs are not served, and neither is a sum that is no result.
+    assert_eq!(worker.file(&Sha1::of(DSC).to_string()).await.0, 404);
+    assert_eq!(worker.file(&Sha1::of(TARBALL).to_string()).await.0, 404);
+
+    worker.client.clean().await.unwrap();
+    assert_eq!(worker.status().await, Status::Idle);
+    for gone in [
+        "buildlog".to_owned(),
+        outcome.filemap[&name("hello_1.0_armhf.deb")].to_string(),
+    ] {
+        assert_eq!(worker.file(&gone).await.0, 404, "{gone}");
+    }
+    // And again: nothing of the first build is in the way.
+    assert_eq!(worker.build(call(DSC)).await.build_status, BuildStatus::Ok);
+}
+
+#[tokio::test]
+async fn an_executors_exit_status_is_read_as_sbuilds() {
+    for (script, outcome) in [
+        ("exit 1", bare(BuildStatus::PackageFail)),
+        ("exit 2", bare(BuildStatus::PackageFail)),
+        ("exit 3", bare(BuildStatus::PackageFail)),
+        ("exit 4", bare(BuildStatus::BuilderFail)),
+        ("exit 100", bare(BuildStatus::BuilderFail)),
+        ("kill -9 $$", bare(BuildStatus::BuilderFail)),
+        ("true", bare(BuildStatus::PackageFail)), // no .changes
+        (
+            "echo 'E: There are problems and -y was used without --force-yes'; exit 3",
+            bare(BuildStatus::GivenBack),
+        ),
+    ] {
+        let worker = TestWorker::with_executor(script, &[DSC], &[]);
+        assert_eq!(worker.build(call(DSC)).await, outcome, "{script}");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_dependency_in_the_log_becomes_a_depfail() {
+    let script = "echo 'The following packages have unmet dependencies:'
+        echo ' sbuild-build-depends-main-dummy : Depends: libnone-dev (>= 2) but it is not installable'
+        echo 'Fail-Stage: install-deps'; exit 3";
+    let worker = TestWorker::with_executor(script, &[DSC], &[]);
+    let outcome = worker.build(call(DSC)).await;
+    assert_eq!(outcome.build_status, BuildStatus::DepFail);
+    assert_eq!(outcome.dependencies, "libnone-dev (>= 2)");
+}
+
+#[tokio::test]
+async fn refused_calls_change_nothing() {
+    let worker = TestWorker::with_executor("echo running; exec sleep 1000", &[DSC], &[]);
+    assert!(is_fault(&worker.client.abort().await.unwrap_err()));
+    assert!(is_fault(&worker.client.clean().await.unwrap_err()));
+    assert_eq!(worker.status().await, Status::Idle);
+
+    // Answers that are no builds.
+    let mut other = call(DSC);
+    other.build_type = "nosuch".to_owned();
+    assert_eq!(
+        worker.client.build(other).await.unwrap(),
+        BuildAnswer::UnknownBuilder("nosuch not in ['binarypackage']".to_owned())
+    );
+    let mut other = call(DSC);
+    other.chroot = Sum("aa".to_owned());
+    assert_eq!(
+        worker.client.build(other).await.unwrap(),
+        BuildAnswer::UnknownSum("CHROOTSUM -> aa".to_owned())
+    );
+    let mut other = call(DSC);
+    other
+        .filemap
+        .insert(name("hello.tar"), Sum("bb".to_owned()));
+    assert_eq!(
+        worker.client.build(other).await.unwrap(),
+        BuildAnswer::UnknownSum("FILESUM -> bb".to_owned())
+    );
+    let mut other = call(DSC);
+    other.filemap.clear();
+    assert!(is_fault(&worker.client.build(other).await.unwrap_err()));
+    let mut other = call(DSC);
+    other.args.insert("suite".to_owned(), text("../../etc"));
+    assert!(is_fault(&worker.client.build(other).await.unwrap_err()));
+    assert_eq!(worker.status().await, Status::Idle);
+    assert_eq!(worker.file("buildlog").await.0, 404);
+
+    // A second build while one runs neither takes over nor empties the log.
+    assert_eq!(
+        worker.client.build(call(DSC)).await.unwrap(),
+        BuildAnswer::Building
+    );
+    worker.log_with("running\n").await;
+    let mut second = call(DSC);
+    second.build_id = id("PACKAGEBUILD-2");
+    assert!(is_fault(&worker.client.build(second).await.unwrap_err()));
+    assert!(is_fault(&worker.client.clean().await.unwrap_err()));
+    let Status::Building { build_id, logtail } = worker.status().await else {
+        panic!()
+    };
+    assert_eq!(build_id, id("PACKAGEBUILD-1"));
+    assert!(String::from_utf8_lossy(&logtail).ends_with("running\n"));
+}
+
+#[tokio::test]
+async fn an_abort_leaves_nothing_running_however_stubborn() {
+    // A child in a session of its own, twice forked, that ignores what can be ignored.
+    let mark = format!("7{:06}.25", std::process::id());
+    let script = format!(
+        "trap '' TERM INT HUP
+        setsid sh -c \"trap '' TERM INT HUP; (trap '' TERM INT HUP; while :; do sleep {mark}; done) & \" &
+        echo started; while :; do sleep {mark}; done"
+    );
+    let worker = TestWorker::with_executor(&script, &[DSC], &[]);
+    assert_eq!(
+        worker.client.build(call(DSC)).await.unwrap(),
+        BuildAnswer::Building
+    );
+    worker.log_with("started\n").await;
+    tokio::time::timeout(common::LIMIT, async {
+        while processes_with(&format!("sleep\0{mark}")).len() < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("both sleepers");
+
+    worker.client.abort().await.unwrap();
+    worker
+        .until(|status| !matches!(status, Status::Building { .. }))
+        .await;
+    let outcome = tokio::time::timeout(Duration::from_secs(10), worker.ended())
+        .await
+        .unwrap();
+    assert_eq!(outcome, bare(BuildStatus::Aborted));
+    assert_eq!(
+        processes_with(&mark)
+            .iter()
+            .filter(|p| !is_worker(p, &worker))
+            .count(),
+        0
+    );
+    assert!(worker.log().await.ends_with("E: the build was aborted\n"));
+    assert!(is_fault(&worker.client.abort().await.unwrap_err()));
+    worker.client.clean().await.unwrap();
+    assert_eq!(worker.status().await, Status::Idle);
+}
+
+/// The worker has the executor's text on its own command line.
+fn is_worker(process: &std::path::Path, worker: &TestWorker) -> bool {
+    process.ends_with(worker.pid().to_string())
+}
+
+#[tokio::test]
+async fn a_build_dies_with_its_worker() {
+    let mark = format!("8{:06}.25", std::process::id());
+    let script = format!("setsid sleep {mark} & echo started; exec sleep {mark}");
+    let worker = TestWorker::with_executor(&script, &[DSC], &[]);
+    assert_eq!(
+        worker.client.build(call(DSC)).await.unwrap(),
+        BuildAnswer::Building
+    );
+    worker.log_with("started\n").await;
+    let directory = worker.kill();
+    gone(&mark, Duration::from_secs(10)).await;
+
+    // The next worker on the same state is idle, has the inputs, and nothing of the build.
+    let worker = TestWorker::start_in(directory, &["--executor", MAKE]);
+    assert_eq!(worker.status().await, Status::Idle);
+    assert_eq!(worker.build(call(DSC)).await.build_status, BuildStatus::Ok);
+}
+
+#[tokio::test]
+async fn what_a_good_build_leaves_running_is_gone_before_it_is_told() {
+    let mark = format!("9{:06}.25", std::process::id());
+    let script = format!("{MAKE}\nsetsid sleep {mark} &\n");
+    let worker = TestWorker::with_executor(&script, &[DSC], &[]);
+    assert_eq!(worker.build(call(DSC)).await.build_status, BuildStatus::Ok);
+    assert_eq!(processes_with(&format!("sleep\0{mark}")).len(), 0);
+}
+
+#[tokio::test]
+async fn a_huge_log_ends_the_build_and_says_so() {
+    let script = "exec yes 'http://user:s3cret@ppa.example/ubuntu noble main'";
+    let worker = TestWorker::with_executor(script, &[DSC], &["--log-bytes", "3000000"]);
+    let outcome = worker.build(call(DSC)).await;
+    assert_eq!(outcome, bare(BuildStatus::PackageFail));
+    let log = worker.log().await;
+    assert!(log.ends_with("E: the build printed more than 3000000 bytes and was killed\n"));
+    assert!(
+        log.len() > 2_000_000 && log.len() < 3_001_000,
+        "{}",
+        log.len()
+    );
+    assert!(!log.contains("s3cret") && log.contains("http://ppa.example/ubuntu"));
+}
+
+#[tokio::test]
+async fn the_log_is_sanitised_and_served_by_range_while_it_grows() {
+    let script =
+        "echo one; printf 'http://u:s3cr'; printf 'et@h/ two'; echo; echo three; exec sleep 1000";
+    let worker = TestWorker::with_executor(script, &[DSC], &[]);
+    assert_eq!(
+        worker.client.build(call(DSC)).await.unwrap(),
+        BuildAnswer::Building
+    );
+    let log = worker.log_with("three\n").await;
+    assert!(log.contains("one\nhttp://h/ two\nthree\n"), "{log}");
+    assert!(!log.contains("s3cr\n"), "{log}");
+    let Status::Building { logtail, .. } = worker.status().await else {
+        panic!()
+    };
+    assert!(
+        !String::from_utf8_lossy(&logtail).contains("s3cr'; "),
+        "the command is shown as it is"
+    );
+}
+
+#[tokio::test]
+async fn hostile_results_are_a_package_failure_with_a_reason() {
+    let md5 = "900150983cd24fb0d6963f7d28e17f72";
+    for (listed, prepare, reason) in [
+        ("../../../../etc/passwd", "true", "not one plain name"),
+        (
+            "evil.deb",
+            "ln -s /etc/hostname evil.deb",
+            "not a regular file",
+        ),
+        ("evil.deb", "mkfifo evil.deb", "not a regular file"),
+        ("evil.deb", "true", "evil.deb"),
+        ("evil.deb", "printf abcd > evil.deb", "another size"),
+    ] {
+        let script = format!(
+            "{prepare}; printf 'Files:\\n {md5} 3 misc optional {listed}\\n' > hello_1.0_armhf.changes"
+        );
+        let worker = TestWorker::with_executor(&script, &[DSC], &[]);
+        assert_eq!(
+            worker.build(call(DSC)).await,
+            bare(BuildStatus::PackageFail),
+            "{script}"
+        );
+        let log = worker.log().await;
+        assert!(
+            log.contains("E: the results cannot be gathered: ") && log.contains(reason),
+            "{log}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_cache_answers_ensurepresent_as_builders_do() {
+    let worker = TestWorker::with_executor("true", &[DSC], &[]);
+    let ask = |sum: &str, url: Option<&str>| EnsurePresent {
+        sum: Sum(sum.to_owned()),
+        url: url.map(str::to_owned),
+        username: String::new(),
+        password: "s3cret".to_owned(),
+    };
+    let have = Sha1::of(DSC).to_string();
+    let lack = Sha1::of(b"lacking").to_string();
+    for (call, present, info) in [
+        (ask(&have, None), true, "No URL"),
+        (ask(&lack, None), false, "No URL"),
+        (ask("nosum", None), false, "No URL"),
+        (ask(&have, Some("http://127.0.0.1:1/x")), true, "Cache"),
+        (
+            ask("nosum", Some("http://127.0.0.1:1/x")),
+            false,
+            "Digests did not match, removing again!",
+        ),
+    ] {
+        let answer = worker.client.ensure_present(call).await.unwrap();
+        assert_eq!((answer.present, answer.info.as_str()), (present, info));
+    }
+    for url in ["http://127.0.0.1:1/x", "file:///etc/passwd", "not a url"] {
+        let answer = worker
+            .client
+            .ensure_present(ask(&lack, Some(url)))
+            .await
+            .unwrap();
+        assert!(
+            !answer.present && answer.info.starts_with("Error accessing Librarian: "),
+            "{url}"
+        );
+        assert!(!answer.info.contains("s3cret"), "{}", answer.info);
+    }
+    // What one worker serves, another can fetch: the log of a build is a file like any other.
+    let other = TestWorker::with_executor(MAKE, &[DSC], &[]);
+    let results = other.build(call(DSC)).await.filemap;
+    let deb = results[&name("hello_1.0_armhf.deb")].to_string();
+    let url = format!("{}/filecache/{deb}", other.url);
+    let answer = worker
+        .client
+        .ensure_present(ask(&deb, Some(&url)))
+        .await
+        .unwrap();
+    assert_eq!((answer.present, answer.info.as_str()), (true, "Download"));
+    let wrong = worker
+        .client
+        .ensure_present(ask(&lack, Some(&url)))
+        .await
+        .unwrap();
+    assert_eq!(wrong.info, "Digests did not match, removing again!");
+}
+
+#[tokio::test]
+async fn a_state_directory_has_one_worker() {
+    let worker = TestWorker::with_executor("true", &[], &[]);
+    let second = std::process::Command::new(env!("CARGO_BIN_EXE_panda-agent"))
+        .args([
+            "worker",
+            "--listen",
+            "127.0.0.1:0",
+            "--executor",
+            "true",
+            "--state",
+        ])
+        .arg(worker.directory.path())
+        .output()
+        .unwrap();
+    assert!(!second.status.success());
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(said.contains("in use by another worker"), "{said}");
+}
+
+#[tokio::test]
+async fn echo_proxy_info_and_status_dict_answer_as_the_protocol_says() {
+    let worker = TestWorker::with_executor("true", &[], &[]);
+    worker
+        .client
+        .echo(vec![text(" a\r\n"), Value::Nil, Value::Base64(vec![0])])
+        .await
+        .unwrap();
+    let ask = async |method: &str| {
+        let body = panda_protocol::launchpad::xml::encode_call(method, &[]).unwrap();
+        let answer = worker
+            .endpoint
+            .post("/rpc", "text/xml", body, 1 << 20, common::LIMIT)
+            .await;
+        let limits = panda_protocol::launchpad::xml::Limits::default();
+        panda_protocol::launchpad::xml::decode_answer(&answer.unwrap().1, &limits).unwrap()
+    };
+    assert_eq!(ask("proxy_info").await.unwrap_err().code, 8002);
+    assert_eq!(ask("nosuch").await.unwrap_err().code, 8001);
+    let Value::Struct(status) = ask("status_dict").await.unwrap() else {
+        panic!()
+    };
+    assert_eq!(status["builder_status"], text("BuilderStatus.IDLE"));
+}
