@@ -1,2 +1,94 @@
-//! Skeleton.
-fn main() {}
+//! `panda-twin`: runs virtual boards until it is told to stop. Prints one JSON line for each board when all are
+//! ready; logs go to standard error. Ctrl-C and SIGTERM cut the boards' power and remove what was made; a
+//! hang-up is ignored, so that the boards outlive whoever started them.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Parser;
+use panda_twin::board::Timing;
+use panda_twin::machine::Kind;
+use panda_twin::{Settings, Twin};
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Virtual PandaBoards, each with a socket for its supply, its USB port and its console.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Directory for sockets, scratch disks and the boards' RAM; made when it is not there.
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// How many boards.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    boards: u16,
+    /// Boards are named this and 01, 02, ...
+    #[arg(long, default_value = "panda")]
+    prefix: String,
+    /// What runs the boot image that arrives.
+    #[arg(long, value_enum, default_value_t = Kind::Process)]
+    machine: Kind,
+}
+
+/// The line that is printed for a board.
+#[derive(Serialize)]
+struct Ready<'a> {
+    board: &'a str,
+    power: &'a std::path::Path,
+    pipe: &'a std::path::Path,
+    console: &'a std::path::Path,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    // Whoever started us may be gone, and standard error with it: that must not end us.
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .log_internal_errors(false)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
+        )
+        .init();
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    let mut hang_up = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
+
+    let twin = Twin::start(Settings {
+        state: arguments.state,
+        boards: arguments.boards,
+        prefix: arguments.prefix,
+        machine: arguments.machine,
+        timing: Timing::default(),
+    })
+    .await?;
+    announce(&twin)?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => {}
+        }
+    }
+    tracing::info!("stopping: the boards lose power");
+    twin.stop().await?;
+    Ok(())
+}
+
+fn announce(twin: &Twin) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    for (board, paths) in twin.boards() {
+        let ready = Ready {
+            board,
+            power: &paths.power,
+            pipe: &paths.pipe,
+            console: &paths.console,
+        };
+        serde_json::to_writer(&mut out, &ready).context("cannot say that the boards are ready")?;
+        writeln!(out)?;
+    }
+    out.flush()?;
+    Ok(())
+}

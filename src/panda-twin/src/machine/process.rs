@@ -1,0 +1,333 @@
+//! The process machine: the boot image's kernel is a program, run on this host as a board's own first process.
+//!
+//! ```text
+//! setpriv --pdeathsig KILL        dies with the thread that started it, so with the twin
+//!   unshare --fork --kill-child   PID, mount, IPC and UTS namespaces; (not root: user namespace too)
+//!     RAM/kernel init --machine process --root RAM/root --scratch BOARD/scratch
+//! ```
+//!
+//! A thread of its own prepares the RAM directory, starts the program and waits for it; it lives as long as the
+//! machine, because the death signal belongs to the *thread* that is the parent.
+//!
+//! **Ending it.** Killing `unshare` would let its namespace die some time later. So it is stopped (then it can
+//! start nothing), its child, the namespace's first process, is killed, and it goes on: the kernel ends a first
+//! process only when everything else in its PID namespace is dead and reaped, whatever it had forked, and
+//! `unshare` ends after that. When the thread has reaped `unshare`, the machine is gone.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, PipeWriter, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+use panda_protocol::bootimg;
+use panda_protocol::manifest::Machine as ManifestMachine;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+
+use super::{MachineError, Place, unpack};
+use crate::console::Console;
+
+const PACKAGE: &str = "util-linux";
+const PROGRAMS: [&str; 2] = ["setpriv", "unshare"];
+/// What a board's first process finds in its environment; nothing of the host's.
+const ENVIRONMENT: [(&str, &str); 4] = [
+    (
+        "PATH",
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    ),
+    ("HOME", "/root"),
+    ("LANG", "C.UTF-8"),
+    ("TERM", "linux"),
+];
+
+/// A machine that was started.
+#[derive(Debug)]
+pub struct ProcessMachine {
+    place: Place,
+    stage: Arc<Mutex<Stage>>,
+    gone: watch::Receiver<bool>,
+}
+
+/// How far it is. The thread moves it on; [`ProcessMachine::end`] asks for its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Preparing,
+    /// `unshare` runs; its id is not reused before the thread leaves this stage.
+    Running(Pid),
+    /// To be ended; `unshare` has been told to stop.
+    Ending,
+    Gone,
+}
+
+pub(super) fn check_host() -> Result<(), MachineError> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = |program: &str| std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
+    match PROGRAMS.into_iter().find(|program| !found(program)) {
+        Some(program) => Err(MachineError::Missing {
+            program,
+            package: PACKAGE,
+        }),
+        None => Ok(()),
+    }
+}
+
+impl ProcessMachine {
+    pub(super) fn start(
+        image: Vec<u8>,
+        place: Place,
+        console: Console,
+    ) -> Result<Self, MachineError> {
+        let failed = |source| MachineError::io("start a machine in", &place.ram)(source);
+        let (reader, writer) = io::pipe().map_err(failed)?;
+        let output = pipe::Receiver::from_owned_fd(OwnedFd::from(reader)).map_err(failed)?;
+        tokio::spawn(listen(output, console.clone()));
+
+        let stage = Arc::new(Mutex::new(Stage::Preparing));
+        let (gone_out, gone) = watch::channel(false);
+        let body = {
+            let (stage, place) = (Arc::clone(&stage), place.clone());
+            move || {
+                match live(image, &place, writer, &stage) {
+                    Ok(None) => {}
+                    Ok(Some(status)) => {
+                        console.note(&format!(
+                            "the machine ended by itself ({status}); the board hangs"
+                        ));
+                    }
+                    Err(error) => {
+                        console.note(&format!("the machine cannot run: {error}; the board hangs"));
+                        tracing::warn!(%error, "a machine cannot run");
+                    }
+                }
+                *lock(&stage) = Stage::Gone;
+                gone_out.send_replace(true);
+            }
+        };
+        std::thread::Builder::new()
+            .name("machine".to_owned())
+            .spawn(body)
+            .map_err(failed)?;
+        Ok(Self { place, stage, gone })
+    }
+
+    pub(super) async fn end(&mut self, limit: Duration) -> Result<(), MachineError> {
+        self.order_end();
+        // The thread can only go without a word by a panic, and then the machine goes with it.
+        let gone = async { drop(self.gone.wait_for(|gone| *gone).await) };
+        if tokio::time::timeout(limit, gone).await.is_err() {
+            return Err(MachineError::Lingers(limit));
+        }
+        self.place.clear_ram().await
+    }
+
+    fn order_end(&self) {
+        let mut stage = lock(&self.stage);
+        match *stage {
+            Stage::Running(unshare) => {
+                signal(unshare, Signal::SIGSTOP);
+                *stage = Stage::Ending;
+            }
+            Stage::Preparing => *stage = Stage::Ending,
+            Stage::Ending | Stage::Gone => {}
+        }
+    }
+}
+
+impl Drop for ProcessMachine {
+    fn drop(&mut self) {
+        self.order_end();
+    }
+}
+
+/// The whole life of a machine, on its thread: how it ended by itself, or `None` when it was ended.
+fn live(
+    image: Vec<u8>,
+    place: &Place,
+    console: PipeWriter,
+    stage: &Mutex<Stage>,
+) -> Result<Option<ExitStatus>, MachineError> {
+    prepare(&image, place)?;
+    drop(image);
+    let mut child = {
+        let mut stage = lock(stage);
+        if *stage == Stage::Ending {
+            return Ok(None);
+        }
+        let child = spawn(place, console)?;
+        *stage = Stage::Running(pid(&child));
+        child
+    };
+    let ended = wait(&child, stage);
+    let status = child
+        .wait()
+        .map_err(MachineError::io("wait for", &place.ram))?;
+    ended.map(|by_order| (!by_order).then_some(status))
+}
+
+/// Lays out the board's RAM: the kernel, and the ramdisk unpacked.
+fn prepare(image: &[u8], place: &Place) -> Result<(), MachineError> {
+    let image = bootimg::parse(image, ManifestMachine::Process)?;
+    if place.ram.exists() {
+        fs::remove_dir_all(&place.ram).map_err(MachineError::io("remove", &place.ram))?;
+    }
+    let private = |path: &Path| {
+        let mut builder = DirBuilder::new();
+        builder
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(MachineError::io("create", path))
+    };
+    private(&place.ram)?;
+    private(&place.scratch)?;
+    let kernel = place.ram.join("kernel");
+    unpack::file(&kernel, 0o700, image.kernel).map_err(MachineError::io("write", &kernel))?;
+    unpack::unpack(image.ramdisk, &place.ram.join("root"))
+}
+
+fn spawn(place: &Place, console: PipeWriter) -> Result<Child, MachineError> {
+    let [setpriv, unshare] = PROGRAMS;
+    let kernel = place.ram.join("kernel");
+    let failed = MachineError::io("start", &kernel);
+    let user: &[&str] = if nix::unistd::geteuid().is_root() {
+        &[]
+    } else {
+        &["--user", "--map-root-user"]
+    };
+    let stderr = match console.try_clone() {
+        Ok(stderr) => stderr,
+        Err(error) => return Err(failed(error)),
+    };
+    let mut command = Command::new(setpriv);
+    command
+        .args([
+            "--pdeathsig",
+            "KILL",
+            unshare,
+            "--fork",
+            "--kill-child=SIGKILL",
+        ])
+        .args(["--pid", "--mount-proc", "--mount", "--ipc", "--uts"])
+        .args(user)
+        .arg("--")
+        .arg(&kernel)
+        .args(["init", "--machine", "process", "--root"])
+        .arg(place.ram.join("root"))
+        .arg("--scratch")
+        .arg(&place.scratch)
+        .env_clear()
+        .envs(ENVIRONMENT)
+        .current_dir(&place.ram)
+        .stdin(Stdio::null())
+        .stdout(console)
+        .stderr(stderr)
+        .process_group(0);
+    command.spawn().map_err(failed)
+}
+
+/// Waits until `unshare` has ended, without reaping it, and ends its child when that is ordered. Says whether
+/// it was ordered.
+fn wait(child: &Child, stage: &Mutex<Stage>) -> Result<bool, MachineError> {
+    let unshare = pid(child);
+    let failed = |errno: nix::Error| {
+        MachineError::io("wait for", Path::new("unshare"))(io::Error::from(errno))
+    };
+    loop {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::WNOWAIT;
+        match waitid(Id::Pid(unshare), flags) {
+            Ok(WaitStatus::Stopped(..)) => {
+                waitid(Id::Pid(unshare), WaitPidFlag::WSTOPPED).map_err(failed)?;
+                if *lock(stage) == Stage::Ending {
+                    end_stopped(unshare);
+                }
+                signal(unshare, Signal::SIGCONT);
+            }
+            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => {
+                let mut stage = lock(stage);
+                let by_order = *stage == Stage::Ending;
+                *stage = Stage::Gone;
+                return Ok(by_order);
+            }
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+    }
+}
+
+/// Ends the machine of a stopped `unshare`: its child, or itself where it has none (yet, or any more).
+fn end_stopped(unshare: Pid) {
+    let children = children(unshare);
+    for &child in &children {
+        signal(child, Signal::SIGKILL);
+    }
+    if children.is_empty() {
+        signal(unshare, Signal::SIGKILL);
+    }
+}
+
+/// The processes whose parent is `parent`, which is stopped, so that they do not change.
+fn children(parent: Pid) -> Vec<Pid> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw))
+        .filter(|&pid| parent_of(pid) == Some(parent))
+        .collect()
+}
+
+/// A process's parent, from `/proc/PID/stat`: `PID (NAME) STATE PARENT ...`, where NAME may hold anything.
+fn parent_of(pid: Pid) -> Option<Pid> {
+    let mut stat = Vec::new();
+    File::open(format!("/proc/{pid}/stat"))
+        .ok()?
+        .take(4096)
+        .read_to_end(&mut stat)
+        .ok()?;
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    let rest = std::str::from_utf8(&stat[end + 1..]).ok()?;
+    rest.split_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()
+        .map(Pid::from_raw)
+}
+
+/// Copies what the machine says to its console, until nothing of it is left.
+async fn listen(mut output: pipe::Receiver, console: Console) {
+    let mut bytes = vec![0; 8 * 1024];
+    loop {
+        match output.read(&mut bytes).await {
+            Ok(0) => return,
+            Ok(count) => console.push(&bytes[..count]),
+            Err(error) => {
+                tracing::warn!(%error, "a machine's output cannot be read");
+                return;
+            }
+        }
+    }
+}
+
+fn signal(pid: Pid, signal: Signal) {
+    if let Err(error) = kill(pid, signal) {
+        tracing::debug!(%pid, %signal, %error, "a signal was not taken");
+    }
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX))
+}
+
+fn lock(stage: &Mutex<Stage>) -> MutexGuard<'_, Stage> {
+    stage.lock().unwrap_or_else(PoisonError::into_inner)
+}
