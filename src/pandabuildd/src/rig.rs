@@ -10,6 +10,9 @@
 //! One activity at a time has the board: a cut waits until a boot that it cancels has let go of it.
 //! A boot ROM on the port while none is awaited ends proofs and builds alike.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;

@@ -16,7 +16,10 @@ use super::chain::{Bench, Journal, Sense};
 use super::settings::{BootSettings, UsbId};
 use crate::ledger::Step;
 
-pub(crate) const GADGET: UsbId = UsbId { vendor: 0x1d6b, product: 0x0104 };
+pub(crate) const GADGET: UsbId = UsbId {
+    vendor: 0x1d6b,
+    product: 0x0104,
+};
 
 /// The ROM of an OMAP4430, as its `arrival`th arrival.
 pub(crate) fn rom(arrival: u64) -> Presence {
@@ -24,7 +27,12 @@ pub(crate) fn rom(arrival: u64) -> Presence {
 }
 
 pub(crate) fn device(vendor: u16, product: u16, interface_class: u8, arrival: u64) -> Presence {
-    Presence::Device(Device { vendor, product, interface_class, arrival })
+    Presence::Device(Device {
+        vendor,
+        product,
+        interface_class,
+        arrival,
+    })
 }
 
 type Machine = Box<dyn Fn(Vec<u8>) + Send>;
@@ -129,7 +137,9 @@ impl TestBoard {
     }
 
     pub(crate) fn put(&self, presence: Presence) {
-        self.0.presence.send_if_modified(|now| std::mem::replace(now, presence) != presence);
+        self.0
+            .presence
+            .send_if_modified(|now| std::mem::replace(now, presence) != presence);
     }
 
     pub(crate) fn power(&self) -> PowerState {
@@ -217,16 +227,18 @@ impl Port for TestBoard {
 
     async fn open(&self, arrival: u64) -> Result<Box<dyn Pipe>, PipeError> {
         match *self.0.presence.borrow() {
-            Presence::Device(device) if device.arrival == arrival => {
-                Ok(Box::new(TestPipe { board: self.clone(), stage: Stage::Idle, answer: None }))
-            }
+            Presence::Device(device) if device.arrival == arrival => Ok(Box::new(TestPipe {
+                board: self.clone(),
+                awaits: Awaits::Message,
+                answer: None,
+            })),
             _ => Err(PipeError::Gone),
         }
     }
 }
 
-enum Stage {
-    Idle,
+enum Awaits {
+    Message,
     SecondStageSize,
     SecondStage { left: usize },
     ImageSize,
@@ -235,7 +247,7 @@ enum Stage {
 
 struct TestPipe {
     board: TestBoard,
-    stage: Stage,
+    awaits: Awaits,
     answer: Option<Vec<u8>>,
 }
 
@@ -243,33 +255,33 @@ struct TestPipe {
 impl Pipe for TestPipe {
     async fn write(&mut self, bytes: &[u8], _limit: Duration) -> Result<(), PipeError> {
         let inner = &self.board.0;
-        match &mut self.stage {
-            Stage::Idle => match rom::parse_word(bytes) {
+        match &mut self.awaits {
+            Awaits::Message => match rom::parse_word(bytes) {
                 Some(rom::GET_ASIC_ID) => {
                     let id = inner.script.lock().unwrap().asic_id;
                     self.answer = id.map(|id| id.encode().to_vec());
                 }
-                Some(rom::PERIPHERAL_BOOT) => self.stage = Stage::SecondStageSize,
+                Some(rom::PERIPHERAL_BOOT) => self.awaits = Awaits::SecondStageSize,
                 _ => return Err(PipeError::Stalled("write".to_owned())),
             },
-            Stage::SecondStageSize => {
+            Awaits::SecondStageSize => {
                 let left = rom::parse_word(bytes).unwrap() as usize;
-                self.stage = Stage::SecondStage { left };
+                self.awaits = Awaits::SecondStage { left };
             }
-            Stage::SecondStage { left } => {
+            Awaits::SecondStage { left } => {
                 inner.second_stage.lock().unwrap().extend_from_slice(bytes);
                 *left -= bytes.len();
                 if *left == 0 {
                     self.answer = inner.script.lock().unwrap().greeting.clone();
-                    self.stage = Stage::ImageSize;
+                    self.awaits = Awaits::ImageSize;
                 }
             }
-            Stage::ImageSize => {
+            Awaits::ImageSize => {
                 let left = rom::parse_word(bytes).unwrap() as usize;
                 inner.boot_image.lock().unwrap().clear();
-                self.stage = Stage::Image { left };
+                self.awaits = Awaits::Image { left };
             }
-            Stage::Image { left } => {
+            Awaits::Image { left } => {
                 inner.boot_image.lock().unwrap().extend_from_slice(bytes);
                 *left -= bytes.len();
                 if *left == 0 {
@@ -294,7 +306,10 @@ impl Pipe for TestPipe {
             }
             None => {
                 sleep(limit).await;
-                Err(PipeError::TimedOut { what: "read".to_owned(), limit })
+                Err(PipeError::TimedOut {
+                    what: "read".to_owned(),
+                    limit,
+                })
             }
         }
     }

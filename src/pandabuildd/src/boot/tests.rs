@@ -26,13 +26,19 @@ fn image(directory: &Path) -> Image {
     let mut kernel = KERNEL.to_vec();
     kernel.resize(200_000, b'k');
     fs::write(&agent, kernel).unwrap();
-    let settings =
-        AgentToml { version: agent_toml::VERSION, arch: "amd64".to_owned(), executor: None };
+    let settings = AgentToml {
+        version: agent_toml::VERSION,
+        arch: "amd64".to_owned(),
+        executor: None,
+    };
     process::make(&directory.join("image"), &agent, &settings).unwrap()
 }
 
 fn boot_toml(image: &Image) -> BootToml {
-    let (master, boot) = (KeyAndCertificate::make().unwrap(), KeyAndCertificate::make().unwrap());
+    let (master, boot) = (
+        KeyAndCertificate::make().unwrap(),
+        KeyAndCertificate::make().unwrap(),
+    );
     BootToml {
         version: boot_toml::VERSION,
         boot: new_boot_id().unwrap(),
@@ -58,7 +64,10 @@ fn boot_toml(image: &Image) -> BootToml {
 }
 
 async fn dark(board: &TestBoard, settings: BootSettings) -> Result<Dark, Failure> {
-    order(Chain::new(board.bench(settings), 1)).await?.evidence().await
+    order(Chain::new(board.bench(settings), 1))
+        .await?
+        .evidence()
+        .await
 }
 
 async fn arrive(board: &TestBoard, settings: BootSettings) -> Result<Rom, Failure> {
@@ -66,12 +75,19 @@ async fn arrive(board: &TestBoard, settings: BootSettings) -> Result<Rom, Failur
 }
 
 async fn identify(board: &TestBoard, expected: ExpectedBoard) -> Result<Identified, Failure> {
-    arrive(board, BootSettings::default()).await?.identify(&expected).await
+    arrive(board, BootSettings::default())
+        .await?
+        .identify(&expected)
+        .await
 }
 
 async fn start(board: &TestBoard, image: &Image) -> Result<Started, Failure> {
     let identified = identify(board, ExpectedBoard::default()).await?;
-    identified.second_stage(image).await?.boot_image(image, boot_toml(image)).await
+    identified
+        .second_stage(image)
+        .await?
+        .boot_image(image, boot_toml(image))
+        .await
 }
 
 fn failed<T: std::fmt::Debug>(result: Result<T, Failure>, step: &str) -> StepError {
@@ -90,22 +106,47 @@ async fn a_board_is_cut_evidenced_and_started_with_exactly_the_image() {
     let sent = board.boot_image();
     assert_eq!(started.digest(), panda_protocol::digest::Sha256::of(&sent));
     let parsed = bootimg::parse(&sent, Machine::Process).unwrap();
-    assert_eq!(parsed.kernel, fs::read(directory.path().join("agent")).unwrap());
+    assert_eq!(
+        parsed.kernel,
+        fs::read(directory.path().join("agent")).unwrap()
+    );
     let ramdisk = fs::read(directory.path().join("image/ramdisk")).unwrap();
     assert!(parsed.ramdisk.starts_with(&ramdisk));
     let boot = boot_toml::find(parsed.ramdisk).unwrap();
     assert_eq!(boot.slot, "panda01");
-    assert!(boot.time_unix_ms > 1_600_000_000_000, "the time is put in when it is sent");
-    assert_eq!(board.second_stage(), fs::read(directory.path().join("image/second-stage")).unwrap());
+    assert!(
+        boot.time_unix_ms > 1_600_000_000_000,
+        "the time is put in when it is sent"
+    );
+    assert_eq!(
+        board.second_stage(),
+        fs::read(directory.path().join("image/second-stage")).unwrap()
+    );
 
     let steps = board.steps();
     let names: Vec<&str> = steps.iter().map(|step| step.name.as_str()).collect();
-    let expected =
-        ["cut", "evidence", "power on", "rom", "asic id", "second stage", "boot image", "started"];
+    let expected = [
+        "cut",
+        "evidence",
+        "power on",
+        "rom",
+        "asic id",
+        "second stage",
+        "boot image",
+        "started",
+    ];
     assert_eq!(names, expected);
-    assert!(steps.iter().all(|step| step.error.is_none() && !step.detail.is_empty()));
+    assert!(
+        steps
+            .iter()
+            .all(|step| step.error.is_none() && !step.detail.is_empty())
+    );
     assert_eq!(steps[1].grade, Some(Grade::Readback));
-    assert!(steps[1].elapsed_ms >= 3_000, "the hold is part of it: {}", steps[1].elapsed_ms);
+    assert!(
+        steps[1].elapsed_ms >= 3_000,
+        "the hold is part of it: {}",
+        steps[1].elapsed_ms
+    );
     assert!(steps.iter().all(|step| !step.detail.contains("PRIVATE")));
 }
 
@@ -115,26 +156,48 @@ async fn a_device_on_the_port_during_the_hold_fails_the_cut() {
     for after_off in [
         vec![(0, Presence::Empty), (2_900, keyboard)],
         // One that has left again before anyone looked is no empty port either.
-        vec![(0, Presence::Empty), (1_000, keyboard), (1_000, Presence::Empty)],
+        vec![
+            (0, Presence::Empty),
+            (1_000, keyboard),
+            (1_000, Presence::Empty),
+        ],
     ] {
-        let board = TestBoard::new(Script { after_off, ..Script::default() });
+        let board = TestBoard::new(Script {
+            after_off,
+            ..Script::default()
+        });
         let error = failed(dark(&board, BootSettings::default()).await, "evidence");
         assert!(matches!(error, StepError::PortOccupied { .. }), "{error}");
-        assert!(board.steps()[1].error.as_deref().unwrap().contains("on the port although"));
+        assert!(
+            board.steps()[1]
+                .error
+                .as_deref()
+                .unwrap()
+                .contains("on the port although")
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_port_that_is_not_clear_or_not_seen_fails_the_cut_within_its_time() {
     let settings = BootSettings::default();
-    let stays = TestBoard::new(Script { after_off: vec![], ..Script::default() });
+    let stays = TestBoard::new(Script {
+        after_off: vec![],
+        ..Script::default()
+    });
     stays.put(device(1, 2, 3, 4));
     let began = Instant::now();
     let error = failed(dark(&stays, settings.clone()).await, "evidence");
     assert!(matches!(error, StepError::PortOccupied { .. }), "{error}");
-    assert_eq!(began.elapsed(), Duration::from_millis(settings.port_clears_ms));
+    assert_eq!(
+        began.elapsed(),
+        Duration::from_millis(settings.port_clears_ms)
+    );
 
-    let unseen = TestBoard::new(Script { after_off: vec![], ..Script::default() });
+    let unseen = TestBoard::new(Script {
+        after_off: vec![],
+        ..Script::default()
+    });
     unseen.put(Presence::Unknown);
     let error = failed(dark(&unseen, settings).await, "evidence");
     assert!(matches!(error, StepError::PortUnseen), "{error}");
@@ -142,53 +205,106 @@ async fn a_port_that_is_not_clear_or_not_seen_fails_the_cut_within_its_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_driver_that_reads_back_power_or_nothing_is_no_evidence() {
-    let on = Script { reads: Some(panda_board::PowerState::On), ..Script::default() };
-    let error = failed(dark(&TestBoard::new(on), BootSettings::default()).await, "evidence");
+    let on = Script {
+        reads: Some(panda_board::PowerState::On),
+        ..Script::default()
+    };
+    let error = failed(
+        dark(&TestBoard::new(on), BootSettings::default()).await,
+        "evidence",
+    );
     assert!(matches!(error, StepError::StillOn), "{error}");
 
-    let blind = Script { reads: None, ..Script::default() };
-    let error = failed(dark(&TestBoard::new(blind), BootSettings::default()).await, "evidence");
+    let blind = Script {
+        reads: None,
+        ..Script::default()
+    };
+    let error = failed(
+        dark(&TestBoard::new(blind), BootSettings::default()).await,
+        "evidence",
+    );
     assert!(matches!(error, StepError::WeakEvidence { .. }), "{error}");
-    assert!(error.to_string().contains("none (the driver cannot read back)"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("none (the driver cannot read back)"),
+        "{error}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_power_driver_that_does_not_answer_is_given_up() {
-    let board = TestBoard::new(Script { power_silent: true, ..Script::default() });
+    let board = TestBoard::new(Script {
+        power_silent: true,
+        ..Script::default()
+    });
     let began = Instant::now();
     let error = failed(dark(&board, BootSettings::default()).await, "cut");
-    assert!(error.to_string().contains("power off: no answer within 5s"), "{error}");
+    assert!(
+        error.to_string().contains("power off: no answer within 5s"),
+        "{error}"
+    );
     assert_eq!(began.elapsed(), Duration::from_secs(5));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_gadgets_leaving_is_presence_only_within_its_window() {
     let gadget = device(GADGET.vendor, GADGET.product, 2, 5);
-    let settings = BootSettings { gadget: Some(GADGET), ..BootSettings::default() };
-    let strict = BootSettings { require_cut: Grade::Presence, ..settings.clone() };
+    let settings = BootSettings {
+        gadget: Some(GADGET),
+        ..BootSettings::default()
+    };
+    let strict = BootSettings {
+        require_cut: Grade::Presence,
+        ..settings.clone()
+    };
 
-    let quick = Script { after_off: vec![(100, Presence::Empty)], ..Script::default() };
+    let quick = Script {
+        after_off: vec![(100, Presence::Empty)],
+        ..Script::default()
+    };
     let board = TestBoard::new(quick);
     board.put(gadget);
-    assert_eq!(dark(&board, strict.clone()).await.unwrap().grade(), Grade::Presence);
+    assert_eq!(
+        dark(&board, strict.clone()).await.unwrap().grade(),
+        Grade::Presence
+    );
 
-    let slow = || Script { after_off: vec![(1_600, Presence::Empty)], ..Script::default() };
+    let slow = || Script {
+        after_off: vec![(1_600, Presence::Empty)],
+        ..Script::default()
+    };
     let board = TestBoard::new(slow());
     board.put(gadget);
-    assert_eq!(dark(&board, settings.clone()).await.unwrap().grade(), Grade::Readback);
+    assert_eq!(
+        dark(&board, settings.clone()).await.unwrap().grade(),
+        Grade::Readback
+    );
     let board = TestBoard::new(slow());
     board.put(gadget);
     let error = failed(dark(&board, strict.clone()).await, "evidence");
-    assert!(error.to_string().contains("is readback, and require_cut asks for presence"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("is readback, and require_cut asks for presence"),
+        "{error}"
+    );
 
     // An empty port proves nothing: a running board without a gadget has nothing on it.
-    let error = failed(dark(&TestBoard::new(Script::default()), strict).await, "evidence");
+    let error = failed(
+        dark(&TestBoard::new(Script::default()), strict).await,
+        "evidence",
+    );
     assert!(matches!(error, StepError::WeakEvidence { .. }), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_gadget_that_leaves_before_the_order_proves_nothing() {
-    let settings = BootSettings { gadget: Some(GADGET), cut_delay_max_ms: 3_600_000, ..BootSettings::default() };
+    let settings = BootSettings {
+        gadget: Some(GADGET),
+        cut_delay_max_ms: 3_600_000,
+        ..BootSettings::default()
+    };
     let board = TestBoard::new(Script::default());
     board.put(device(GADGET.vendor, GADGET.product, 2, 5));
     let leaves = board.clone();
@@ -203,14 +319,25 @@ async fn a_gadget_that_leaves_before_the_order_proves_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_sense_of_the_rail_is_the_strongest_evidence_and_overrules_the_others() {
-    let settings = BootSettings { require_cut: Grade::Sensed, ..BootSettings::default() };
+    let settings = BootSettings {
+        require_cut: Grade::Sensed,
+        ..BootSettings::default()
+    };
     let sensed = |board: &TestBoard| Chain::new(board.sensed_bench(settings.clone()), 1);
     let board = TestBoard::with_rail(Script::default(), true);
-    let dark = order(sensed(&board)).await.unwrap().evidence().await.unwrap();
+    let dark = order(sensed(&board))
+        .await
+        .unwrap()
+        .evidence()
+        .await
+        .unwrap();
     assert_eq!(dark.grade(), Grade::Sensed);
 
     let board = TestBoard::with_rail(Script::default(), false);
-    let error = failed(order(sensed(&board)).await.unwrap().evidence().await, "evidence");
+    let error = failed(
+        order(sensed(&board)).await.unwrap().evidence().await,
+        "evidence",
+    );
     assert!(matches!(error, StepError::RailAlive), "{error}");
 }
 
@@ -227,22 +354,41 @@ async fn what_comes_to_the_port_before_power_on_is_never_booted() {
 #[tokio::test(start_paused = true)]
 async fn a_rom_must_come_inside_its_window() {
     let window = BootSettings::default().rom_window_ms;
-    let never = TestBoard::new(Script { after_on: vec![], ..Script::default() });
-    let late = TestBoard::new(Script { after_on: vec![(window + 1, rom(1))], ..Script::default() });
+    let never = TestBoard::new(Script {
+        after_on: vec![],
+        ..Script::default()
+    });
+    let late = TestBoard::new(Script {
+        after_on: vec![(window + 1, rom(1))],
+        ..Script::default()
+    });
     for board in [never, late] {
-        let powered = dark(&board, BootSettings::default()).await.unwrap().power_on().await.unwrap();
+        let powered = dark(&board, BootSettings::default())
+            .await
+            .unwrap()
+            .power_on()
+            .await
+            .unwrap();
         let began = Instant::now();
         let error = failed(powered.rom().await, "rom");
         assert!(matches!(error, StepError::NoRom { .. }), "{error}");
         assert_eq!(began.elapsed(), Duration::from_millis(window));
     }
-    let just = Script { after_on: vec![(window - 1, rom(1))], ..Script::default() };
-    arrive(&TestBoard::new(just), BootSettings::default()).await.unwrap();
+    let just = Script {
+        after_on: vec![(window - 1, rom(1))],
+        ..Script::default()
+    };
+    arrive(&TestBoard::new(just), BootSettings::default())
+        .await
+        .unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stale_arrival_or_another_device_is_no_rom() {
-    let stale = TestBoard::new(Script { after_on: vec![(10, rom(5))], ..Script::default() });
+    let stale = TestBoard::new(Script {
+        after_on: vec![(10, rom(5))],
+        ..Script::default()
+    });
     stale.put(rom(5));
     let error = failed(arrive(&stale, BootSettings::default()).await, "rom");
     assert!(matches!(error, StepError::StaleArrival { .. }), "{error}");
@@ -254,7 +400,10 @@ async fn a_stale_arrival_or_another_device_is_no_rom() {
         // The ROM's own numbers, and a keyboard's class.
         device(vendor, product, 3, 1),
     ] {
-        let board = TestBoard::new(Script { after_on: vec![(10, other)], ..Script::default() });
+        let board = TestBoard::new(Script {
+            after_on: vec![(10, other)],
+            ..Script::default()
+        });
         let error = failed(arrive(&board, BootSettings::default()).await, "rom");
         assert!(matches!(error, StepError::NotRom { .. }), "{error}");
     }
@@ -262,19 +411,32 @@ async fn a_stale_arrival_or_another_device_is_no_rom() {
 
 #[tokio::test(start_paused = true)]
 async fn another_chip_or_board_than_the_slots_is_told_apart_and_not_retried() {
-    let chip = ExpectedBoard { chip: Some(Chip::Omap4460), public_id: None };
-    let failure = identify(&TestBoard::new(Script::default()), chip).await.unwrap_err();
+    let chip = ExpectedBoard {
+        chip: Some(Chip::Omap4460),
+        public_id: None,
+    };
+    let failure = identify(&TestBoard::new(Script::default()), chip)
+        .await
+        .unwrap_err();
     assert_eq!(failure.cause(), FailureCause::WrongChip);
     let expected = "asic id: the board's chip is OMAP4430, and the slot's is OMAP4460";
     assert!(failure.to_string().starts_with(expected), "{failure}");
 
-    let public_id = ExpectedBoard { chip: None, public_id: Some(PublicId([7; 20])) };
-    let failure = identify(&TestBoard::new(Script::default()), public_id).await.unwrap_err();
+    let public_id = ExpectedBoard {
+        chip: None,
+        public_id: Some(PublicId([7; 20])),
+    };
+    let failure = identify(&TestBoard::new(Script::default()), public_id)
+        .await
+        .unwrap_err();
     assert_eq!(failure.cause(), FailureCause::WrongChip);
 
     let mut id = asic_id(Chip::Omap4430);
     id.public_id = [7; 20];
-    let board = TestBoard::new(Script { asic_id: Some(id), ..Script::default() });
+    let board = TestBoard::new(Script {
+        asic_id: Some(id),
+        ..Script::default()
+    });
     let found = identify(&board, public_id).await.unwrap();
     assert_eq!(found.asic_id().board(), Some([7; 20]));
 }
@@ -285,23 +447,38 @@ async fn a_silent_rom_or_second_stage_is_given_up_within_its_time() {
     let image = image(directory.path());
     let settings = BootSettings::default();
 
-    let board = TestBoard::new(Script { asic_id: None, ..Script::default() });
+    let board = TestBoard::new(Script {
+        asic_id: None,
+        ..Script::default()
+    });
     let rom = arrive(&board, settings.clone()).await.unwrap();
     let began = Instant::now();
     failed(rom.identify(&ExpectedBoard::default()).await, "asic id");
     assert_eq!(began.elapsed(), Duration::from_millis(settings.asic_id_ms));
 
-    let board = TestBoard::new(Script { greeting: None, ..Script::default() });
+    let board = TestBoard::new(Script {
+        greeting: None,
+        ..Script::default()
+    });
     let identified = identify(&board, ExpectedBoard::default()).await.unwrap();
     let began = Instant::now();
     failed(identified.second_stage(&image).await, "second stage");
-    assert_eq!(began.elapsed(), Duration::from_millis(settings.second_stage_ms));
+    assert_eq!(
+        began.elapsed(),
+        Duration::from_millis(settings.second_stage_ms)
+    );
 
-    let board = TestBoard::new(Script { greeting: Some(vec![1, 2, 3, 4]), ..Script::default() });
+    let board = TestBoard::new(Script {
+        greeting: Some(vec![1, 2, 3, 4]),
+        ..Script::default()
+    });
     let error = failed(start(&board, &image).await, "second stage");
     assert!(matches!(error, StepError::BadMagic { got: 4 }), "{error}");
 
-    let board = TestBoard::new(Script { releases: false, ..Script::default() });
+    let board = TestBoard::new(Script {
+        releases: false,
+        ..Script::default()
+    });
     let error = failed(start(&board, &image).await, "started");
     assert!(matches!(error, StepError::NotReleased { .. }), "{error}");
 }
@@ -321,6 +498,14 @@ async fn an_image_that_has_changed_on_the_disk_is_never_sent_whole() {
     assert!(board.boot_image().len() < 200_000);
 
     fs::write(&kernel, &bytes[..1000]).unwrap();
-    let error = failed(start(&TestBoard::new(Script::default()), &image).await, "boot image");
-    assert!(error.to_string().contains("has 1000 bytes, and its manifest says 200000"), "{error}");
+    let error = failed(
+        start(&TestBoard::new(Script::default()), &image).await,
+        "boot image",
+    );
+    assert!(
+        error
+            .to_string()
+            .contains("has 1000 bytes, and its manifest says 200000"),
+        "{error}"
+    );
 }

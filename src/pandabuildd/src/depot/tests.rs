@@ -19,15 +19,23 @@ pub(crate) struct TestInputs {
 
 impl TestInputs {
     pub(crate) fn of(files: &[&[u8]]) -> Self {
-        let files = files.iter().map(|bytes| (Sha1::of(bytes), bytes.to_vec())).collect();
-        Self { files, ..Self::default() }
+        let files = files
+            .iter()
+            .map(|bytes| (Sha1::of(bytes), bytes.to_vec()))
+            .collect();
+        Self {
+            files,
+            ..Self::default()
+        }
     }
 }
 
 #[async_trait]
 impl Inputs for TestInputs {
     async fn open(&self, sha1: Sha1) -> io::Result<Option<tokio::fs::File>> {
-        let Some(bytes) = self.files.get(&sha1) else { return Ok(None) };
+        let Some(bytes) = self.files.get(&sha1) else {
+            return Ok(None);
+        };
         let mut file = tempfile::tempfile()?;
         io::Write::write_all(&mut file, bytes)?;
         io::Seek::rewind(&mut file)?;
@@ -53,9 +61,17 @@ async fn place() -> Place {
     let address = listener.local_addr().unwrap().to_string();
     let stop = CancellationToken::new();
     let inputs = Arc::new(TestInputs::of(&[b"mine", b"another's"]));
-    let settings = ServerSettings { drain: Duration::ZERO, ..ServerSettings::default() };
+    let settings = ServerSettings {
+        drain: Duration::ZERO,
+        ..ServerSettings::default()
+    };
     let (depot, _) = Depot::serve(listener, &own, inputs, settings, stop.clone()).unwrap();
-    Place { depot, address, master, _stop: stop.drop_guard() }
+    Place {
+        depot,
+        address,
+        master,
+        _stop: stop.drop_guard(),
+    }
 }
 
 impl Place {
@@ -65,7 +81,10 @@ impl Place {
 }
 
 async fn get(client: &Endpoint, path: &str) -> (u16, Vec<u8>) {
-    let (status, body) = client.get(path, 1 << 20, Duration::from_secs(10)).await.unwrap();
+    let (status, body) = client
+        .get(path, 1 << 20, Duration::from_secs(10))
+        .await
+        .unwrap();
     (status.as_u16(), body.to_vec())
 }
 
@@ -85,12 +104,22 @@ async fn only_a_current_boots_certificate_is_let_in() {
     // The connection of the old boot is still open, and it is let in no more; nor on a new one.
     assert_eq!(get(&old_client, &input(b"mine")).await.0, 403);
     let limit = Duration::from_secs(10);
-    let refused = place.client(&old).get("/report", 100, limit).await.unwrap_err();
+    let refused = place
+        .client(&old)
+        .get("/report", 100, limit)
+        .await
+        .unwrap_err();
     assert!(refused.is_silence(), "{refused}");
     assert_eq!(get(&place.client(&new), &input(b"mine")).await.0, 404);
 
     // A certificate that nobody knows.
-    assert!(place.client(&secrets()).get("/report", 100, limit).await.is_err());
+    assert!(
+        place
+            .client(&secrets())
+            .get("/report", 100, limit)
+            .await
+            .is_err()
+    );
     place.depot.dismiss("panda01");
     assert!(place.client(&new).get("/report", 100, limit).await.is_err());
 }
@@ -102,7 +131,10 @@ async fn a_report_reaches_the_boot_that_waits_for_it() {
     let mut awaiting = place.depot.admit("panda01", &secrets, None).unwrap();
     let client = place.client(&secrets);
     let report = toy::report(&secrets.id, secrets.image);
-    assert_eq!(toy::post_report(&client, report.encode()).await.unwrap(), 204);
+    assert_eq!(
+        toy::post_report(&client, report.encode()).await.unwrap(),
+        204
+    );
     assert_eq!(awaiting.arrived().await, Some(Arrived::Report(report)));
 }
 
@@ -115,9 +147,13 @@ async fn a_report_of_another_boot_or_image_is_refused_and_told() {
         let place = place().await;
         let secrets = secrets();
         let mut awaiting = place.depot.admit("panda01", &secrets, None).unwrap();
-        let report =
-            toy::report(&boot.unwrap_or(secrets.id.clone()), image.unwrap_or(secrets.image));
-        let status = toy::post_report(&place.client(&secrets), report.encode()).await.unwrap();
+        let report = toy::report(
+            &boot.unwrap_or(secrets.id.clone()),
+            image.unwrap_or(secrets.image),
+        );
+        let status = toy::post_report(&place.client(&secrets), report.encode())
+            .await
+            .unwrap();
         assert_eq!(status, 403);
         assert_eq!(awaiting.arrived().await, Some(Arrived::Foreign(what)));
     }
@@ -138,7 +174,10 @@ async fn hostile_reports_are_refused_and_nobody_hears_of_them() {
     let mut awaiting = place.depot.admit("panda01", &secrets, None).unwrap();
     let client = place.client(&secrets);
     for (report, status) in [("", 400), ("{}", 400), ("[[[[[[", 400)] {
-        assert_eq!(toy::post_report(&client, report.to_owned()).await.unwrap(), status);
+        assert_eq!(
+            toy::post_report(&client, report.to_owned()).await.unwrap(),
+            status
+        );
     }
     let long = format!("\"{}\"", "x".repeat(MAX_REPORT));
     // Refused by its length; the server may hang up while the rest is still being sent.
@@ -155,7 +194,10 @@ async fn a_board_gets_its_present_builds_inputs_and_nothing_else() {
     let (mine, other) = (secrets(), secrets());
     place.depot.admit("panda01", &mine, None).unwrap();
     place.depot.admit("panda02", &other, None).unwrap();
-    place.depot.allow("panda01", [Sha1::of(b"mine"), Sha1::of(b"not there")].into());
+    place.depot.allow(
+        "panda01",
+        [Sha1::of(b"mine"), Sha1::of(b"not there")].into(),
+    );
     let client = place.client(&mine);
     assert_eq!(get(&client, &input(b"mine")).await, (200, b"mine".to_vec()));
     for path in [

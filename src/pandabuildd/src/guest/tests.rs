@@ -27,7 +27,12 @@ struct Board {
 }
 
 fn quick() -> GuestSettings {
-    GuestSettings { poll_ms: 1, prove_ms: 1, follow_silent_ms: 1, ..GuestSettings::default() }
+    GuestSettings {
+        poll_ms: 1,
+        prove_ms: 1,
+        follow_silent_ms: 1,
+        ..GuestSettings::default()
+    }
 }
 
 pub(crate) fn secrets() -> BootSecrets {
@@ -51,8 +56,20 @@ async fn board_with(toy: Arc<Toy>, settings: GuestSettings) -> Board {
     let agent = ToyAgent::start("127.0.0.1:0", &secrets, &master, toy.clone()).await;
     let link = Link::new(agent.address, &master, &secrets, &settings).unwrap();
     let results = Results::at(state.path(), "panda01", &[]).unwrap();
-    let guest = Guest { link, results, attempt: 3, build_id: build_id(), settings };
-    Board { state, agent, toy, guest, master }
+    let guest = Guest {
+        link,
+        results,
+        attempt: 3,
+        build_id: build_id(),
+        settings,
+    };
+    Board {
+        state,
+        agent,
+        toy,
+        guest,
+        master,
+    }
 }
 
 async fn board() -> Board {
@@ -102,7 +119,10 @@ async fn a_waiting_board_proves_itself_until_it_is_not_idle_or_silent() {
         }
     };
     let lost = prove(&board.guest.link, Proving::Idle, &quick(), count).await;
-    assert_eq!(lost, Lost::Lied("the worker was given no build, and says BUILDING, not IDLE".into()));
+    assert_eq!(
+        lost,
+        Lost::Lied("the worker was given no build, and says BUILDING, not IDLE".into())
+    );
     assert_eq!(proofs, 3);
 
     // With a build, only the boot is proven.
@@ -114,30 +134,60 @@ async fn a_waiting_board_proves_itself_until_it_is_not_idle_or_silent() {
             *toy.reports.lock().unwrap() = Some(new_boot_id().unwrap());
         }
     };
-    assert!(is_lie(&prove(&board.guest.link, Proving::Boot, &quick(), count).await));
+    assert!(is_lie(
+        &prove(&board.guest.link, Proving::Boot, &quick(), count).await
+    ));
     assert_eq!(proofs, 2);
 
     let Board { agent, guest, .. } = board;
     drop(agent);
-    let settings = GuestSettings { prove_silent_ms: 1, ..quick() };
-    assert_eq!(prove(&guest.link, Proving::Idle, &settings, || ()).await, Lost::Silent);
+    let settings = GuestSettings {
+        prove_silent_ms: 1,
+        ..quick()
+    };
+    assert_eq!(
+        prove(&guest.link, Proving::Idle, &settings, || ()).await,
+        Lost::Silent
+    );
 }
 
 #[tokio::test]
 async fn a_dispatch_has_every_input_fetched_from_the_depot_and_then_begins() {
     let board = board().await;
-    let begun = dispatch(&board.guest, &call(), "10.0.0.1:99").await.unwrap();
+    let begun = dispatch(&board.guest, &call(), "10.0.0.1:99")
+        .await
+        .unwrap();
     assert_eq!(begun, Dispatched::Begun);
-    assert_eq!(board.toy.called(), ["status", "ensurepresent", "ensurepresent", "build"]);
+    assert_eq!(
+        board.toy.called(),
+        ["status", "ensurepresent", "ensurepresent", "build"]
+    );
 
     // Asked again after a restart: the worker has it already, and is not asked twice.
-    let joined = dispatch(&board.guest, &call(), "10.0.0.1:99").await.unwrap();
+    let joined = dispatch(&board.guest, &call(), "10.0.0.1:99")
+        .await
+        .unwrap();
     assert_eq!(joined, Dispatched::Joined);
-    assert_eq!(board.toy.called().iter().filter(|call| *call == "build").count(), 1);
+    assert_eq!(
+        board
+            .toy
+            .called()
+            .iter()
+            .filter(|call| *call == "build")
+            .count(),
+        1
+    );
 
     let another = BuildId::try_from("PACKAGEBUILD-8".to_owned()).unwrap();
-    board.toy.say(Status::Building { build_id: another, logtail: Vec::new() });
-    assert!(is_lie(&dispatch(&board.guest, &call(), "10.0.0.1:99").await.unwrap_err()));
+    board.toy.say(Status::Building {
+        build_id: another,
+        logtail: Vec::new(),
+    });
+    assert!(is_lie(
+        &dispatch(&board.guest, &call(), "10.0.0.1:99")
+            .await
+            .unwrap_err()
+    ));
 }
 
 #[tokio::test]
@@ -145,8 +195,13 @@ async fn a_worker_that_cannot_fetch_an_input_refuses_the_build() {
     let mut toy = Toy::new();
     Arc::get_mut(&mut toy).unwrap().obeys = false;
     let board = board_with(toy, quick()).await;
-    let lost = dispatch(&board.guest, &call(), "10.0.0.1:99").await.unwrap_err();
-    assert!(matches!(&lost, Lost::Refused(text) if text.contains("from the depot")), "{lost:?}");
+    let lost = dispatch(&board.guest, &call(), "10.0.0.1:99")
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&lost, Lost::Refused(text) if text.contains("from the depot")),
+        "{lost:?}"
+    );
     assert!(!board.toy.called().contains(&"build".to_owned()));
 }
 
@@ -154,10 +209,15 @@ async fn a_worker_that_cannot_fetch_an_input_refuses_the_build() {
 async fn a_build_is_followed_to_its_end_with_its_log_sanitised() {
     let board = board().await;
     board.toy.say(building());
-    board.toy.has(LOG_NAME, b"deb http://user:secret@ppa.example/ubuntu\nhalf");
+    board
+        .toy
+        .has(LOG_NAME, b"deb http://user:secret@ppa.example/ubuntu\nhalf");
     let script = async {
         board.toy.until_called("status", 3).await;
-        board.toy.has(LOG_NAME, b"deb http://user:secret@ppa.example/ubuntu\nhalf a line\nlast");
+        board.toy.has(
+            LOG_NAME,
+            b"deb http://user:secret@ppa.example/ubuntu\nhalf a line\nlast",
+        );
         let sofar = board.toy.called().len();
         board.toy.until_called("file buildlog", sofar).await;
         board.toy.say(waiting(BuildStatus::PackageFail));
@@ -178,9 +238,17 @@ async fn a_worker_that_says_what_cannot_be_is_a_liar() {
     let another = || BuildId::try_from("PACKAGEBUILD-8".to_owned()).unwrap();
     for lie in [
         Status::Idle,
-        Status::Building { build_id: another(), logtail: Vec::new() },
-        Status::Waiting { build_id: another(), outcome: Outcome::bare(BuildStatus::Ok) },
-        Status::Aborting { build_id: Some(build_id()) },
+        Status::Building {
+            build_id: another(),
+            logtail: Vec::new(),
+        },
+        Status::Waiting {
+            build_id: another(),
+            outcome: Outcome::bare(BuildStatus::Ok),
+        },
+        Status::Aborting {
+            build_id: Some(build_id()),
+        },
         waiting(BuildStatus::Aborted),
     ] {
         let board = board().await;
@@ -194,13 +262,22 @@ async fn a_worker_that_says_what_cannot_be_is_a_liar() {
 
 #[tokio::test]
 async fn a_build_over_its_time_and_a_silent_board_are_lost() {
-    let settings = GuestSettings { build_ms: 1, poll_ms: 2, ..quick() };
+    let settings = GuestSettings {
+        build_ms: 1,
+        poll_ms: 2,
+        ..quick()
+    };
     let board = board_with(Toy::new(), settings).await;
     board.toy.say(building());
     assert_eq!(follow(&board.guest).await, Err(Lost::OverTime));
 
     let board = self::board().await;
-    let Board { agent, guest, state: _state, .. } = board;
+    let Board {
+        agent,
+        guest,
+        state: _state,
+        ..
+    } = board;
     drop(agent);
     assert_eq!(follow(&guest).await, Err(Lost::Silent));
 }
@@ -208,10 +285,24 @@ async fn a_build_over_its_time_and_a_silent_board_are_lost() {
 fn results(files: &[(&str, &[u8])]) -> (Status, FileMap) {
     let filemap: FileMap = files
         .iter()
-        .map(|(name, bytes)| (FileName::try_from((*name).to_owned()).unwrap(), Sha1::of(bytes)))
+        .map(|(name, bytes)| {
+            (
+                FileName::try_from((*name).to_owned()).unwrap(),
+                Sha1::of(bytes),
+            )
+        })
         .collect();
-    let outcome = Outcome { filemap: filemap.clone(), ..Outcome::bare(BuildStatus::Ok) };
-    (Status::Waiting { build_id: build_id(), outcome }, filemap)
+    let outcome = Outcome {
+        filemap: filemap.clone(),
+        ..Outcome::bare(BuildStatus::Ok)
+    };
+    (
+        Status::Waiting {
+            build_id: build_id(),
+            outcome,
+        },
+        filemap,
+    )
 }
 
 #[tokio::test]
@@ -226,36 +317,70 @@ async fn results_are_here_only_with_the_hash_that_the_worker_named() {
     board.toy.has(&changes_sum.to_string(), b"another");
 
     let lost = collect(&board.guest).await.unwrap_err();
-    assert!(matches!(&lost, Lost::Lied(text) if text.contains("another SHA-1")), "{lost:?}");
-    assert!(board.guest.results.open(3, changes_sum).await.unwrap().is_none());
+    assert!(
+        matches!(&lost, Lost::Lied(text) if text.contains("another SHA-1")),
+        "{lost:?}"
+    );
+    assert!(
+        board
+            .guest
+            .results
+            .open(3, changes_sum)
+            .await
+            .unwrap()
+            .is_none()
+    );
     let left = fs::read_dir(board.guest.results.attempt(3)).unwrap();
-    let names: Vec<String> =
-        left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    assert!(!names.iter().any(|name| name.starts_with('.')), "nothing half is left: {names:?}");
+    let names: Vec<String> = left
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(
+        !names.iter().any(|name| name.starts_with('.')),
+        "nothing half is left: {names:?}"
+    );
 
     board.toy.has(&changes_sum.to_string(), changes);
     assert_eq!(collect(&board.guest).await.unwrap().filemap, filemap);
     for (sum, bytes) in [(deb_sum, deb), (changes_sum, changes)] {
-        assert_eq!(fs::read(board.guest.results.attempt(3).join(sum.to_string())).unwrap(), bytes);
+        assert_eq!(
+            fs::read(board.guest.results.attempt(3).join(sum.to_string())).unwrap(),
+            bytes
+        );
     }
     assert_eq!(fs::read(board.guest.results.log_path(3)).unwrap(), b"log\n");
     // One file under two names is fetched once a time.
-    let fetches = board.toy.called().iter().filter(|call| **call == format!("file {deb_sum}")).count();
+    let fetches = board
+        .toy
+        .called()
+        .iter()
+        .filter(|call| **call == format!("file {deb_sum}"))
+        .count();
     assert_eq!(fetches, 2);
 }
 
 #[tokio::test]
 async fn a_missing_result_is_a_lie_and_too_many_bytes_are_refused() {
-    let settings = GuestSettings { results_max_bytes: 10, ..quick() };
+    let settings = GuestSettings {
+        results_max_bytes: 10,
+        ..quick()
+    };
     let board = board_with(Toy::new(), settings).await;
     let (status, _) = results(&[("a.deb", b"01234567890")]);
     board.toy.say(status);
     let lost = collect(&board.guest).await.unwrap_err();
-    assert!(matches!(&lost, Lost::Lied(text) if text.contains("that it has not")), "{lost:?}");
+    assert!(
+        matches!(&lost, Lost::Lied(text) if text.contains("that it has not")),
+        "{lost:?}"
+    );
 
-    board.toy.has(&Sha1::of(b"01234567890").to_string(), b"01234567890");
+    board
+        .toy
+        .has(&Sha1::of(b"01234567890").to_string(), b"01234567890");
     let lost = collect(&board.guest).await.unwrap_err();
-    assert!(matches!(&lost, Lost::Refused(text) if text.contains("more than 10 bytes")), "{lost:?}");
+    assert!(
+        matches!(&lost, Lost::Refused(text) if text.contains("more than 10 bytes")),
+        "{lost:?}"
+    );
 
     // The bound is on all of them together.
     let (status, _) = results(&[("a", b"012345"), ("b", b"543210")]);
@@ -288,10 +413,17 @@ async fn a_log_is_taken_up_where_it_was_left_with_nothing_doubled_or_lost() {
         let here = fs::read_to_string(directory.join(LOG_NAME)).unwrap();
         assert!(clean.starts_with(&here), "step {step}");
         let lines = |text: &str| text.matches('\n').count();
-        assert_eq!(lines(&here), lines(&log[..upto]), "step {step}: every whole line is here");
+        assert_eq!(
+            lines(&here),
+            lines(&log[..upto]),
+            "step {step}: every whole line is here"
+        );
     }
     // What was written after the last mark, before the kill, is cut off and asked for again.
-    let mut file = fs::OpenOptions::new().append(true).open(directory.join(LOG_NAME)).unwrap();
+    let mut file = fs::OpenOptions::new()
+        .append(true)
+        .open(directory.join(LOG_NAME))
+        .unwrap();
     std::io::Write::write_all(&mut file, b"written and not marked").unwrap();
     let mut puller = LogPuller::resume(&directory, &quick()).await.unwrap();
     puller.finish(&worker).await.unwrap();
@@ -309,7 +441,11 @@ async fn a_mark_that_does_not_fit_its_log_is_not_believed() {
     let board = board().await;
     let directory = board.guest.results.prepare(3).unwrap();
     board.toy.has(LOG_NAME, b"one\ntwo\n");
-    for mark in [&b"{\"raw\":4,\"clean\":99,\"done\":true}"[..], b"nonsense", b"{\"raw\":4}"] {
+    for mark in [
+        &b"{\"raw\":4,\"clean\":99,\"done\":true}"[..],
+        b"nonsense",
+        b"{\"raw\":4}",
+    ] {
         fs::write(directory.join("buildlog.at"), mark).unwrap();
         fs::write(directory.join(LOG_NAME), b"on").unwrap();
         let mut puller = LogPuller::resume(&directory, &quick()).await.unwrap();
@@ -321,16 +457,24 @@ async fn a_mark_that_does_not_fit_its_log_is_not_believed() {
 
 #[tokio::test]
 async fn a_log_that_is_too_long_is_cut_and_says_so() {
-    let settings = GuestSettings { log_max_bytes: 20, ..quick() };
+    let settings = GuestSettings {
+        log_max_bytes: 20,
+        ..quick()
+    };
     let board = board_with(Toy::new(), settings.clone()).await;
     let directory = board.guest.results.prepare(3).unwrap();
-    board.toy.has(LOG_NAME, b"0123456789\n0123456789\n0123456789\n");
+    board
+        .toy
+        .has(LOG_NAME, b"0123456789\n0123456789\n0123456789\n");
     let expected = "0123456789\n012345678\n[pandabuildd: the log has more than 20 bytes; the rest \
                     is left out]\n";
     for _ in 0..2 {
         let mut puller = LogPuller::resume(&directory, &settings).await.unwrap();
         puller.finish(board.guest.link.worker()).await.unwrap();
-        assert_eq!(fs::read_to_string(directory.join(LOG_NAME)).unwrap(), expected);
+        assert_eq!(
+            fs::read_to_string(directory.join(LOG_NAME)).unwrap(),
+            expected
+        );
     }
 }
 
@@ -342,7 +486,9 @@ async fn a_build_that_moves_to_a_new_boot_begins_its_log_anew() {
     let mut puller = LogPuller::resume(&directory, &quick()).await.unwrap();
     puller.pull(board.guest.link.worker()).await.unwrap();
     drop(puller);
-    dispatch(&board.guest, &call(), "10.0.0.1:99").await.unwrap();
+    dispatch(&board.guest, &call(), "10.0.0.1:99")
+        .await
+        .unwrap();
     board.toy.has(LOG_NAME, b"2nd\n");
     board.toy.say(waiting(BuildStatus::ChrootFail));
     collect(&board.guest).await.unwrap();
@@ -355,7 +501,10 @@ async fn an_aborted_worker_hands_its_log_over() {
     board.toy.say(building());
     board.toy.has(LOG_NAME, b"begun\nnot fin");
     abort(&board.guest).await;
-    assert_eq!(fs::read(board.guest.results.log_path(3)).unwrap(), b"begun\nnot fin");
+    assert_eq!(
+        fs::read(board.guest.results.log_path(3)).unwrap(),
+        b"begun\nnot fin"
+    );
     assert!(board.toy.called().contains(&"abort".to_owned()));
 }
 
@@ -363,13 +512,28 @@ async fn an_aborted_worker_hands_its_log_over() {
 async fn no_worker_is_too_stuck_to_abort() {
     let mut toy = Toy::new();
     Arc::get_mut(&mut toy).unwrap().obeys = false;
-    let board = board_with(toy, GuestSettings { abort_ms: 50, ..quick() }).await;
+    let board = board_with(
+        toy,
+        GuestSettings {
+            abort_ms: 50,
+            ..quick()
+        },
+    )
+    .await;
     board.toy.say(building());
     board.toy.has(LOG_NAME, b"stuck\n");
     abort(&board.guest).await;
-    assert_eq!(fs::read(board.guest.results.log_path(3)).unwrap(), b"stuck\n");
+    assert_eq!(
+        fs::read(board.guest.results.log_path(3)).unwrap(),
+        b"stuck\n"
+    );
 
-    let Board { agent, guest, state: _state, .. } = board;
+    let Board {
+        agent,
+        guest,
+        state: _state,
+        ..
+    } = board;
     drop(agent);
     abort(&guest).await;
     assert_eq!(fs::read(guest.results.log_path(3)).unwrap(), b"stuck\n");

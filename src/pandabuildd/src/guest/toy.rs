@@ -58,7 +58,10 @@ impl Toy {
     }
 
     pub(crate) fn has(&self, name: &str, bytes: &[u8]) {
-        self.files.lock().unwrap().insert(name.to_owned(), bytes.to_vec());
+        self.files
+            .lock()
+            .unwrap()
+            .insert(name.to_owned(), bytes.to_vec());
     }
 
     pub(crate) fn called(&self) -> Vec<String> {
@@ -82,11 +85,17 @@ pub(crate) fn build_id() -> BuildId {
 }
 
 pub(crate) fn building() -> Status {
-    Status::Building { build_id: build_id(), logtail: Vec::new() }
+    Status::Building {
+        build_id: build_id(),
+        logtail: Vec::new(),
+    }
 }
 
 pub(crate) fn waiting(build_status: BuildStatus) -> Status {
-    Status::Waiting { build_id: build_id(), outcome: Outcome::bare(build_status) }
+    Status::Waiting {
+        build_id: build_id(),
+        outcome: Outcome::bare(build_status),
+    }
 }
 
 impl BuilderService for Toy {
@@ -99,14 +108,21 @@ impl BuilderService for Toy {
         match call {
             Call::Status => {
                 let status = self.status.borrow().clone();
-                let report = StatusReport { version: None, status, extra: BTreeMap::new() };
+                let report = StatusReport {
+                    version: None,
+                    status,
+                    extra: BTreeMap::new(),
+                };
                 Ok(report.to_value(Dialect::Current))
             }
             Call::EnsurePresent(_) => pair(Value::Boolean(self.obeys), "Download"),
             Call::Build(call) => {
                 if self.obeys {
                     let build_id = call.build_id;
-                    self.say(Status::Building { build_id, logtail: Vec::new() });
+                    self.say(Status::Building {
+                        build_id,
+                        logtail: Vec::new(),
+                    });
                 }
                 pair(Value::String("BuilderStatus.BUILDING".to_owned()), "id")
             }
@@ -128,7 +144,9 @@ impl BuilderService for Toy {
         let mut file = tempfile::tempfile()?;
         file.write_all(&bytes)?;
         std::io::Seek::rewind(&mut file)?;
-        Ok(Some(ServedFile::new(tokio::fs::File::from_std(file)).await?))
+        Ok(Some(
+            ServedFile::new(tokio::fs::File::from_std(file)).await?,
+        ))
     }
 }
 
@@ -165,9 +183,15 @@ impl ToyAgent {
             }
         };
         let stop = CancellationToken::new();
-        let settings = ServerSettings { drain: Duration::ZERO, ..ServerSettings::default() };
+        let settings = ServerSettings {
+            drain: Duration::ZERO,
+            ..ServerSettings::default()
+        };
         tokio::spawn(serve(listener, Some(tls), settings, stop.clone(), handler));
-        Self { address, _stop: stop.drop_guard() }
+        Self {
+            address,
+            _stop: stop.drop_guard(),
+        }
     }
 
     /// An agent as a board would start it from its `boot.toml`: it listens, and reports to the depot.
@@ -180,7 +204,12 @@ impl ToyAgent {
         };
         // Only the certificate of it is used.
         let master = Identity::from_pem(&boot.link.master_certificate, &boot.link.key).unwrap();
-        let reports = toy.reports.lock().unwrap().clone().unwrap_or(boot.boot.clone());
+        let reports = toy
+            .reports
+            .lock()
+            .unwrap()
+            .clone()
+            .unwrap_or(boot.boot.clone());
         let agent = Self::start(&boot.link.listen, &secrets, &master, toy).await;
         let depot = depot(&boot.link.depot, &secrets, &boot.link.master_certificate);
         let report = report(&reports, boot.image).encode();
@@ -215,6 +244,8 @@ pub(crate) async fn post_report(
     report: String,
 ) -> Result<StatusCode, panda_http::ClientError> {
     let limit = Duration::from_secs(10);
-    let (status, _) = depot.post(REPORT_PATH, "application/json", report, MAX_REPORT, limit).await?;
+    let (status, _) = depot
+        .post(REPORT_PATH, "application/json", report, MAX_REPORT, limit)
+        .await?;
     Ok(status)
 }

@@ -5,6 +5,9 @@
 
 pub mod process;
 
+#[cfg(test)]
+mod tests;
+
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
