@@ -1,6 +1,10 @@
 //! A host for a virtual board: its drivers, and the steps of a boot as the daemon takes them.
 #![allow(dead_code, reason = "each test program uses a part of it")]
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test's step fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test's step fails by panicking"
+)]
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
