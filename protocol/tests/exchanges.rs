@@ -18,6 +18,7 @@ use panda_protocol::launchpad::{
     BuildCall, BuildId, BuildStatus, Call, CallError, Dialect, EnsurePresent, FileName, Outcome,
     Status, StatusReport, Sum,
 };
+use proptest::prelude::*;
 
 /// A recorded exchange: the bodies of request and answer.
 struct Exchange {
@@ -359,5 +360,43 @@ fn answers_are_written_byte_for_byte_as_the_reference_writes_them() {
             exchange(number).answer.trim_end(),
             "{number}"
         );
+    }
+}
+
+proptest! {
+    /// Documents that differ in a few places from real ones: the likeliest to find a way that
+    /// neither well-formed nor senseless ones take.
+    #[test]
+    fn a_damaged_document_is_read_or_refused(
+        which in any::<prop::sample::Index>(),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), 0..4usize, "[ -~]{0,3}|<!--|-->|</|/>|<!\\[CDATA\\[|]]>|&#|\u{0}"), 1..4),
+    ) {
+        let numbers: Vec<String> = recorded_calls().into_keys().collect();
+        let Exchange { mut request, mut answer } = exchange(&numbers[which.index(numbers.len())]);
+        for (place, length, text) in damage {
+            for document in [&mut request, &mut answer] {
+                let from = place.index(document.len());
+                let to = (from + length).min(document.len());
+                document.replace_range(from..to, &text);
+            }
+        }
+        let limits = Limits::default();
+        if let Ok((method, params)) = decode_call(request.as_bytes(), &limits) {
+            let written = encode_call(&method, &params).expect("what was read can be written");
+            let again = decode_call(written.as_bytes(), &limits);
+            prop_assert_eq!(again, Ok((method.clone(), params.clone())));
+            if let Ok(call) = Call::decode(&method, params) {
+                let (method, params) = call.encode();
+                prop_assert_eq!(Call::decode(method, params), Ok(call));
+            }
+        }
+        if let Ok(answer) = decode_answer(answer.as_bytes(), &limits) {
+            let written = encode_answer(&answer).expect("what was read can be written");
+            prop_assert_eq!(decode_answer(written.as_bytes(), &limits), Ok(answer.clone()));
+            if let Ok(Ok(report)) = answer.map(|value| StatusReport::from_value(&value)) {
+                let again = StatusReport::from_value(&report.to_value(Dialect::Current));
+                prop_assert_eq!(again, Ok(report));
+            }
+        }
     }
 }

@@ -16,8 +16,9 @@
 //! have escaped.
 //!
 //! Bytes leave in whole lines. A line of more than [`LONGEST`] bytes is let go in pieces: cut after
-//! a blank, or else before the last marker, whole or cut by the piece's end. Where to cut depends on the log alone, never on how it
-//! arrived. (A single secret longer than [`LONGEST`] is not looked for.)
+//! a blank, or else before the last marker, whole or cut by the piece's end. Where to cut depends on
+//! the log alone, never on how it arrived. (A secret longer than [`LONGEST`] is not looked for, nor
+//! a password that begins like a port and goes on after a `/`: no client would take it for one.)
 
 /// How long a line may be, in bytes, before it is let go in pieces; so much is held at most.
 pub const LONGEST: usize = 64 << 10;
