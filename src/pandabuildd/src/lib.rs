@@ -10,15 +10,25 @@
 //! - `depot`: what boards may fetch and report, over their boot's certificate
 //! - `filecache`: the rack's inputs
 //! - `ledger`: SQLite: slots, boots, steps, attempts
+//! - `rack`: assembles all of it, and runs it until it is told to stop
 //! - `control`: the Unix socket for operators
 //! - `cli`: one file a subcommand
 
 pub mod boot;
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod control;
 pub mod depot;
+pub mod filecache;
+pub mod front;
 pub mod guest;
 pub mod identity;
 pub mod images;
 pub mod ledger;
+pub mod rack;
 pub mod rig;
 pub mod slot;
+
+#[cfg(test)]
+pub(crate) mod testing;

@@ -1,0 +1,308 @@
+//! `pandabuildd chroot build`: a chroot tarball for builders, made by mmdebstrap.
+
+mod binfmt;
+mod pack;
+mod sources;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use tokio::task::JoinHandle;
+
+use self::pack::{Compression, PackError, Packer};
+use self::sources::Entry;
+use super::{Exit, programs};
+
+/// What a builder needs beside Debian's buildd variant (Essential, apt and build-essential).
+const INCLUDE: &str = "build-essential,ca-certificates,fakeroot";
+
+/// Make and look at chroots.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Make a chroot tarball with mmdebstrap
+    Build(Build),
+}
+
+/// Make a chroot tarball with mmdebstrap. Its only top folder is chroot-autobuild/, as builders want it.
+#[derive(Debug, clap::Args)]
+struct Build {
+    /// The suite: bookworm, trixie, noble, …
+    #[arg(long)]
+    suite: String,
+    /// The Debian architecture: armhf, amd64, …
+    #[arg(long)]
+    arch: String,
+    /// Where to write it; the suffix chooses the compression: .tar.zst, .tar.gz, .tar.xz, .tar
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// An archive's URL, or a whole `deb …` line; without it, this machine's own apt sources are used
+    #[arg(long, value_name = "URL")]
+    mirror: Option<String>,
+    /// Components to take from --mirror
+    #[arg(long, value_name = "LIST", default_value = "main", requires = "mirror")]
+    components: String,
+}
+
+/// Runs it.
+pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
+    let Action::Build(build) = args.command;
+    let Some(compression) = Compression::of(&build.output) else {
+        bail!(
+            "{}: the suffix chooses the compression, and this one is not known; use .tar.zst, .tar.gz, .tar.xz or .tar",
+            build.output.display()
+        );
+    };
+    check_word("--suite", &build.suite)?;
+    check_word("--arch", &build.arch)?;
+    let mmdebstrap = programs::find("mmdebstrap", "mmdebstrap")?;
+    binfmt::check(&build.arch)?;
+    let tries = tries(&build)?;
+    let mut packer = Packer::begin(&build.output, compression)?;
+    let mut result = Ok(());
+    for (number, attempt) in tries.iter().enumerate() {
+        if number > 0 {
+            eprintln!("pandabuildd: {}", attempt.saying);
+        }
+        let bootstrap = Bootstrap::start(&mmdebstrap, &build, attempt, packer)?;
+        let Some(ended) = bootstrap.end().await? else {
+            return Ok(Exit::Interrupted);
+        };
+        (packer, result) = ended;
+        if result.is_ok() {
+            break;
+        }
+    }
+    result?;
+    packer.publish()?;
+    eprintln!("pandabuildd: {} is ready", build.output.display());
+    Ok(Exit::Done)
+}
+
+/// mmdebstrap, and the thread that packs what it writes.
+struct Bootstrap {
+    child: tokio::process::Child,
+    packing: JoinHandle<(Packer, Result<(), PackError>)>,
+}
+
+impl Bootstrap {
+    fn start(
+        mmdebstrap: &Path,
+        build: &Build,
+        attempt: &Try,
+        mut packer: Packer,
+    ) -> anyhow::Result<Self> {
+        let (archive, stdout) = std::io::pipe().context("a pipe for mmdebstrap")?;
+        // The command holds the pipe's other end: it must be gone before the packing can see the end.
+        let child = tokio::process::Command::new(mmdebstrap)
+            .args(arguments(build))
+            .args(&attempt.mirrors)
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .spawn()
+            .context("mmdebstrap could not be started")?;
+        let packing = tokio::task::spawn_blocking(move || {
+            let result = packer.pack(archive);
+            (packer, result)
+        });
+        Ok(Self { child, packing })
+    }
+
+    /// The end of it; none when it was interrupted.
+    async fn end(mut self) -> anyhow::Result<Option<(Packer, anyhow::Result<()>)>> {
+        let status = tokio::select! {
+            status = self.child.wait() => status.context("waiting for mmdebstrap")?,
+            () = super::interrupted() => {
+                // It removes its directory and its mounts before it ends, so it is told and waited for.
+                if let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) {
+                    nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGTERM)
+                        .context("ending mmdebstrap")?;
+                }
+                self.child.wait().await.context("waiting for mmdebstrap")?;
+                drop(self.packing.await.context("the packing thread")?);
+                return Ok(None);
+            }
+        };
+        let (packer, packed) = self.packing.await.context("the packing thread")?;
+        let result = if status.success() {
+            packed.map_err(anyhow::Error::from)
+        } else {
+            Err(anyhow::anyhow!(
+                "mmdebstrap ended with {status}; its last lines, above, say why"
+            ))
+        };
+        Ok(Some((packer, result)))
+    }
+}
+
+/// One call of mmdebstrap.
+struct Try {
+    mirrors: Vec<String>,
+    /// Said before it, when it is not the first.
+    saying: String,
+}
+
+/// All sources first; then, should that fail, without the pockets that a mirror may have out of step.
+fn tries(build: &Build) -> anyhow::Result<Vec<Try>> {
+    let entries = match &build.mirror {
+        Some(line) if line.starts_with("deb ") => {
+            return Ok(vec![Try {
+                mirrors: vec![line.clone()],
+                saying: String::new(),
+            }]);
+        }
+        Some(uri) => {
+            if !uri.contains("://") {
+                bail!(
+                    "--mirror {uri}: expected a URL such as http://…/debian, or a line that begins with `deb `"
+                );
+            }
+            // A bare URL: mmdebstrap knows the distributions' keys.
+            return Ok(vec![Try {
+                mirrors: vec![uri.clone()],
+                saying: String::new(),
+            }]);
+        }
+        None => host_sources(&build.suite)?,
+    };
+    Ok(plan(&entries, &build.suite))
+}
+
+fn plan(entries: &[Entry], suite: &str) -> Vec<Try> {
+    let lines = |keep: &dyn Fn(&Entry) -> bool| -> Vec<String> {
+        entries
+            .iter()
+            .filter(|entry| keep(entry))
+            .map(Entry::line)
+            .collect()
+    };
+    let security =
+        |entry: &Entry| entry.suite != format!("{suite}-updates") && entry.is_optional(suite);
+    let mut tries = vec![Try {
+        mirrors: lines(&|_| true),
+        saying: String::new(),
+    }];
+    for (mirrors, left_out) in [
+        (lines(&|entry| !security(entry)), "the security suite"),
+        (
+            lines(&|entry| !entry.is_optional(suite)),
+            "the security and updates suites",
+        ),
+    ] {
+        if tries
+            .last()
+            .is_some_and(|last| last.mirrors.len() > mirrors.len())
+        {
+            tries.push(Try {
+                mirrors,
+                saying: format!(
+                    "that failed; going on without {left_out}, which a mirror may have out of step: the \
+                     chroot will lack those updates"
+                ),
+            });
+        }
+    }
+    tries
+}
+
+fn host_sources(suite: &str) -> anyhow::Result<Vec<Entry>> {
+    let apt = programs::find("apt-get", "apt").context("give the archive with --mirror URL")?;
+    let output = Command::new(apt)
+        .args([
+            "indextargets",
+            "--format",
+            sources::FORMAT,
+            "Created-By: Packages",
+        ])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("apt-get indextargets")?;
+    if !output.status.success() {
+        bail!(
+            "apt-get indextargets ended with {}; give the archive with --mirror URL",
+            output.status
+        );
+    }
+    let listing = String::from_utf8_lossy(&output.stdout);
+    Ok(sources::from_apt(&listing, suite, |path| {
+        std::fs::read_to_string(path).ok()
+    })?)
+}
+
+fn arguments(build: &Build) -> Vec<OsString> {
+    [
+        "--variant=buildd".to_owned(),
+        format!("--architectures={}", build.arch),
+        format!("--components={}", build.components),
+        format!("--include={INCLUDE}"),
+        "--format=tar".to_owned(),
+        build.suite.clone(),
+        "-".to_owned(),
+    ]
+    .map(OsString::from)
+    .to_vec()
+}
+
+/// These words become arguments of another program.
+fn check_word(option: &str, word: &str) -> anyhow::Result<()> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '+');
+    if word.is_empty() || word.starts_with('-') || !word.chars().all(plain) {
+        bail!("{option} {word}: expected letters, digits and - . _ +");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(suite: &str) -> Entry {
+        Entry {
+            uri: "http://m.example/".into(),
+            suite: suite.into(),
+            components: vec!["main".into()],
+            signed_by: None,
+        }
+    }
+
+    #[test]
+    fn a_security_suite_out_of_step_is_left_out_and_said_so() {
+        let tries = plan(
+            &[entry("sid"), entry("sid-security"), entry("sid-updates")],
+            "sid",
+        );
+        let counts: Vec<_> = tries.iter().map(|attempt| attempt.mirrors.len()).collect();
+        assert_eq!(counts, [3, 2, 1]);
+        assert!(tries[1].saying.contains("without the security suite"));
+        assert!(
+            !tries[1]
+                .mirrors
+                .iter()
+                .any(|line| line.contains("security"))
+        );
+        assert_eq!(tries[2].mirrors, ["deb http://m.example/ sid main"]);
+    }
+
+    #[test]
+    fn a_suite_without_pockets_is_tried_once() {
+        assert_eq!(plan(&[entry("sid")], "sid").len(), 1);
+    }
+
+    #[test]
+    fn words_that_would_be_options_are_refused() {
+        for word in ["", "--hook", "a b", "a;b", "a/b"] {
+            assert!(check_word("--suite", word).is_err(), "{word:?}");
+        }
+        check_word("--suite", "bookworm-updates").unwrap();
+    }
+}

@@ -1,0 +1,243 @@
+//! The command line: one file a subcommand. Everything that a subcommand prints for a program to read
+//! goes to standard output; everything for people goes to standard error.
+
+mod boots;
+mod chroot;
+mod programs;
+mod reset;
+mod serve;
+mod slots;
+mod submit;
+mod twin;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The state directory of a daemon that was installed as the examples say.
+const STATE_DIR: &str = "/var/lib/pandabuildd";
+
+/// Makes a rack of bare boards look, to Launchpad, like virtualised builders.
+#[derive(Debug, Parser)]
+#[command(name = "pandabuildd", version, about, after_help = Exit::HELP)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Subcommands,
+}
+
+#[derive(Debug, Subcommand)]
+enum Subcommands {
+    /// Run the daemon for a rack
+    Serve(serve::Args),
+    /// Run the daemon over virtual boards on this machine
+    Twin(twin::Args),
+    /// Have a source package built by any Launchpad builder
+    Submit(submit::Args),
+    /// Show how the slots are
+    Slots(slots::Args),
+    /// Reset a slot: cut its power and boot it from the known-good image
+    Reset(reset::Args),
+    /// Show the last resets: each step of the chain, with its time and the evidence of the cut
+    Boots(boots::Args),
+    /// Make chroot tarballs
+    Chroot(chroot::Args),
+}
+
+/// How a subcommand ends, beside success and errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// What was asked for is done.
+    Done,
+    /// Something could not be done; a line on standard error says what.
+    Error,
+    /// What was waited for did not come in time.
+    TimeOut,
+    /// BuildStatus.PACKAGEFAIL
+    PackageFail,
+    /// BuildStatus.DEPFAIL
+    DepFail,
+    /// BuildStatus.CHROOTFAIL
+    ChrootFail,
+    /// BuildStatus.BUILDERFAIL
+    BuilderFail,
+    /// BuildStatus.GIVENBACK
+    GivenBack,
+    /// BuildStatus.ABORTED, by somebody else
+    Aborted,
+    /// Ctrl-C or SIGTERM.
+    Interrupted,
+}
+
+impl Exit {
+    const HELP: &'static str = "\
+Exit codes:
+  0    done; for submit: BuildStatus.OK
+  1    not done; standard error says why
+  2    the command line is not understood
+  4    what was waited for did not come in time
+  10   submit: BuildStatus.PACKAGEFAIL     13   submit: BuildStatus.BUILDERFAIL
+  11   submit: BuildStatus.DEPFAIL         14   submit: BuildStatus.GIVENBACK
+  12   submit: BuildStatus.CHROOTFAIL      15   submit: BuildStatus.ABORTED
+  130  interrupted";
+
+    /// The number that the process ends with.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Error => 1,
+            Self::TimeOut => 4,
+            Self::PackageFail => 10,
+            Self::DepFail => 11,
+            Self::ChrootFail => 12,
+            Self::BuilderFail => 13,
+            Self::GivenBack => 14,
+            Self::Aborted => 15,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// Runs what the command line asks for; errors are told here.
+pub async fn run(cli: Cli) -> Exit {
+    let ended = match cli.command {
+        Subcommands::Serve(args) => serve::run(args).await,
+        Subcommands::Twin(args) => twin::run(args).await,
+        Subcommands::Submit(args) => submit::run(args).await,
+        Subcommands::Slots(args) => slots::run(args).await,
+        Subcommands::Reset(args) => reset::run(args).await,
+        Subcommands::Boots(args) => boots::run(args).await,
+        Subcommands::Chroot(args) => chroot::run(args).await,
+    };
+    ended.unwrap_or_else(|error| {
+        eprintln!("pandabuildd: {error:#}");
+        Exit::Error
+    })
+}
+
+/// Where the daemon listens for operators.
+#[derive(Debug, clap::Args)]
+struct Socket {
+    /// The daemon's control socket: control.sock in its state directory
+    #[arg(long, value_name = "PATH", env = "PANDABUILDD_SOCKET", default_value_os_t = default_socket())]
+    socket: PathBuf,
+}
+
+fn default_socket() -> PathBuf {
+    PathBuf::from(STATE_DIR).join("control.sock")
+}
+
+/// Ends with Ctrl-C or SIGTERM. From the call on, not only while it is awaited, they no longer end the process
+/// by themselves.
+fn interrupted() -> impl Future<Output = ()> + Send + use<> {
+    let signals = signal(SignalKind::interrupt()).and_then(|interrupt| {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok((interrupt, terminate))
+    });
+    async move {
+        match signals {
+            Ok((mut interrupt, mut terminate)) => tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            },
+            // Without handlers the signals end the process as ever.
+            Err(error) => {
+                tracing::warn!(%error, "signals cannot be caught");
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// Writes a line to standard output. A reader who has gone is no error of ours.
+fn say(line: &str) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    match writeln!(std::io::stdout().lock(), "{line}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_form_that_is_documented_is_understood() {
+        for line in [
+            "serve --config rack.toml",
+            "twin",
+            "twin --slots 2 --machine process --listen 127.0.0.1:8221 --state /tmp/x --executor true",
+            "submit hello_1.0.dsc --builder http://127.0.0.1:8221 --chroot c.tar.zst",
+            "submit hello_1.0.dsc --builder http://127.0.0.1:8221 --chroot c.tar.zst --suite bookworm --series \
+             bookworm --arch armhf --archive L --archive M --output out --serve 127.0.0.1",
+            "slots --json --wait fresh --timeout 60 --socket /run/x",
+            "reset panda01 --no-wait --force",
+            "boots",
+            "boots panda01 --json",
+            "chroot build --suite bookworm --arch armhf --output c.tar.zst --mirror http://mirror.example/debian",
+        ] {
+            let words = std::iter::once("pandabuildd").chain(line.split_whitespace());
+            if let Err(error) = Cli::try_parse_from(words) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for line in [
+            "",
+            "serve",
+            "slots --wait idle",
+            "twin --machine qemu9",
+            "twin --slots 0",
+            "reset",
+        ] {
+            let words = std::iter::once("pandabuildd").chain(line.split_whitespace());
+            assert!(Cli::try_parse_from(words).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn no_two_exits_share_a_code_and_help_names_each() {
+        let exits = [
+            Exit::Done,
+            Exit::Error,
+            Exit::TimeOut,
+            Exit::PackageFail,
+            Exit::DepFail,
+            Exit::ChrootFail,
+            Exit::BuilderFail,
+            Exit::GivenBack,
+            Exit::Aborted,
+            Exit::Interrupted,
+        ];
+        let mut codes: Vec<u8> = exits.iter().map(|exit| exit.code()).collect();
+        for code in &codes {
+            assert!(
+                Exit::HELP
+                    .split_whitespace()
+                    .any(|word| word == code.to_string()),
+                "{code}"
+            );
+        }
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), exits.len());
+    }
+}

@@ -1,0 +1,56 @@
+//! `pandabuildd reset`: cut a slot's power and boot it from the known-good image. Launchpad's reset
+//! command can be this program, with `--force`: what a slot holds then has no more use for Launchpad.
+
+use std::time::Duration;
+
+use anyhow::bail;
+
+use super::{Exit, Socket};
+use crate::control::client;
+use crate::control::wire::{Answer, Ask, ResetEnd};
+
+/// Reset a slot: cut its power and boot it from the known-good image. A board that is proven and has run
+/// nothing is ready at once; a reset that is under way already is joined.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    socket: Socket,
+    /// The slot's name
+    slot: String,
+    /// Do not wait for the end of the reset
+    #[arg(long)]
+    no_wait: bool,
+    /// Reset it even if it has a build, or results that Launchpad has not fetched: they are lost
+    #[arg(long)]
+    force: bool,
+    /// How long to wait, in seconds; ends with code 4 when it takes longer
+    #[arg(long, value_name = "S", default_value_t = 600, conflicts_with = "no_wait",
+          value_parser = clap::value_parser!(u64).range(1..=86400))]
+    timeout: u64,
+}
+
+/// Runs it.
+pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
+    let wait_seconds = (!args.no_wait).then_some(args.timeout);
+    let ask = Ask::Reset {
+        slot: args.slot,
+        force: args.force,
+        wait_seconds,
+    };
+    let waits = Duration::from_secs(wait_seconds.unwrap_or_default());
+    let answer = tokio::select! {
+        answer = client::ask(&args.socket.socket, ask, waits) => answer?,
+        () = super::interrupted() => return Ok(Exit::Interrupted),
+    };
+    let Answer::Reset { slot, end } = answer else {
+        bail!("the daemon answered another question");
+    };
+    let state = super::slots::one_line(&format!("{} {}", slot.state, slot.detail));
+    eprintln!("{}: {}", slot.slot, state.trim_end());
+    Ok(match end {
+        ResetEnd::Fresh => Exit::Done,
+        ResetEnd::UnderWay if args.no_wait => Exit::Done,
+        ResetEnd::UnderWay => Exit::TimeOut,
+        ResetEnd::Failed => Exit::Error,
+    })
+}

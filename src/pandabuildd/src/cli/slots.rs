@@ -1,0 +1,143 @@
+//! `pandabuildd slots`: how the slots are.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::ValueEnum;
+
+use super::{Exit, Socket, say};
+use crate::control::client;
+use crate::control::wire::{Answer, Ask, SlotInfo};
+
+/// Show how the slots are.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    socket: Socket,
+    /// One JSON object a slot, a line each
+    #[arg(long)]
+    json: bool,
+    /// Wait until every slot is so; ends with code 4 when that takes longer than --timeout
+    #[arg(long, value_name = "STATE")]
+    wait: Option<Wanted>,
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "S", default_value_t = 600, requires = "wait",
+          value_parser = clap::value_parser!(u64).range(1..=86400))]
+    timeout: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Wanted {
+    /// Proven, and has run nothing
+    Fresh,
+}
+
+/// Runs it.
+pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
+    let wait = args.wait.map(|Wanted::Fresh| args.timeout);
+    let ask = Ask::Slots {
+        fresh_within_seconds: wait,
+    };
+    let waits = Duration::from_secs(wait.unwrap_or_default());
+    let answer = tokio::select! {
+        answer = client::ask(&args.socket.socket, ask, waits) => answer?,
+        () = super::interrupted() => return Ok(Exit::Interrupted),
+    };
+    let Answer::Slots { slots, in_time } = answer else {
+        bail!("the daemon answered another question");
+    };
+    if args.json {
+        for slot in &slots {
+            say(&serde_json::to_string(slot)?)?;
+        }
+    } else {
+        for line in table(&slots) {
+            say(line.trim_end())?;
+        }
+    }
+    Ok(if in_time { Exit::Done } else { Exit::TimeOut })
+}
+
+fn table(slots: &[SlotInfo]) -> Vec<String> {
+    let mut rows =
+        vec![["SLOT", "STATE", "BOOT", "LAUNCHPAD IS TOLD", "DETAIL"].map(str::to_owned)];
+    rows.extend(slots.iter().map(|slot| {
+        let mut detail = vec![slot.detail.clone()];
+        detail.extend(
+            slot.kept
+                .as_ref()
+                .map(|kept| format!("kept: {} {}", kept.build_id, kept.build_status)),
+        );
+        detail.extend(slot.held.as_ref().map(|reason| format!("held: {reason}")));
+        detail.retain(|text| !text.is_empty());
+        [
+            slot.slot.clone(),
+            slot.state.clone(),
+            slot.boot.to_string(),
+            slot.told.clone(),
+            detail.join("; "),
+        ]
+        .map(|text| one_line(&text))
+    }));
+    align(&rows)
+}
+
+/// Some of it (a build id, a board's reason) comes from outside: no control characters reach a terminal.
+pub(super) fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
+/// Columns as wide as their widest cell.
+pub(super) fn align<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
+    let widths: [usize; N] = std::array::from_fn(|column| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
+    });
+    rows.iter()
+        .map(|row| {
+            let cells: Vec<String> = row
+                .iter()
+                .zip(widths)
+                .map(|(cell, width)| format!("{cell:width$}"))
+                .collect();
+            cells.join("  ").trim_end().to_owned()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::wire::KeptInfo;
+
+    #[test]
+    fn a_slot_is_one_line_whatever_its_build_id_holds() {
+        let slot = SlotInfo {
+            slot: "panda01".into(),
+            hosts: vec![],
+            state: "cutting".into(),
+            detail: "attempt 1".into(),
+            boot: 7,
+            build_id: None,
+            kept: Some(KeptInfo {
+                build_id: "a\x1b[2J\nb".into(),
+                build_status: "BuildStatus.OK".into(),
+            }),
+            held: None,
+            told: "BuilderStatus.WAITING".into(),
+        };
+        let lines = table(&[slot]);
+        assert_eq!(
+            lines,
+            [
+                "SLOT     STATE    BOOT  LAUNCHPAD IS TOLD      DETAIL",
+                "panda01  cutting  7     BuilderStatus.WAITING  attempt 1; kept: a\u{fffd}[2J\u{fffd}b BuildStatus.OK",
+            ]
+        );
+    }
+}

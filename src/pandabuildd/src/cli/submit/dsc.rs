@@ -1,0 +1,573 @@
+//! A Debian source control file (`.dsc`) and the files that it names, all checked before anything is
+//! sent to a builder.
+//!
+//! The format is one paragraph of `Field: value` lines, long values going on in lines that begin with a
+//! blank; it may be wrapped in an OpenPGP clear signature, which is taken off and **not** verified (what a
+//! builder is given is the caller's own choice). Three fields list files, one a line:
+//!
+//! ```text
+//! Checksums-Sha1:    <sha1>   <bytes> <name>
+//! Checksums-Sha256:  <sha256> <bytes> <name>
+//! Files:             <md5>    <bytes> <name>
+//! ```
+//!
+//! Every file must be beside the `.dsc`, be a regular file of that size, and have every sum that is given.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use md5::Md5;
+use panda_protocol::digest::Sha1;
+use panda_protocol::launchpad::FileName;
+use sha2::Digest as _;
+
+/// The most bytes of a `.dsc`: real ones have some kilobytes.
+const MAX_DSC: u64 = 1 << 20;
+/// The most files that one may name.
+const MAX_FILES: usize = 1000;
+
+/// A checked source package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SourcePackage {
+    /// The source's name.
+    pub(crate) source: String,
+    /// Its version.
+    pub(crate) version: String,
+    /// The `.dsc` first, then every file that it names.
+    pub(crate) files: Vec<SourceFile>,
+}
+
+/// One file of it, as it was when it was checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SourceFile {
+    /// Its name.
+    pub(crate) name: FileName,
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// What the protocol calls it by.
+    pub(crate) sha1: Sha1,
+}
+
+/// Why a source package is not sent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DscError {
+    /// A file cannot be read.
+    #[error("{}: {source}{}", path.display(), missing_hint(source))]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The `.dsc` is not one.
+    #[error("{}: {problem}", path.display())]
+    Malformed {
+        /// The `.dsc`.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A file is not what the `.dsc` says.
+    #[error("{}: the .dsc says {field} {expected}, the file has {found}: it is damaged or another version; fetch the source again", path.display())]
+    Differs {
+        /// The file.
+        path: PathBuf,
+        /// `size`, `sha256`, …
+        field: &'static str,
+        /// What the `.dsc` says.
+        expected: String,
+        /// What the file has.
+        found: String,
+    },
+}
+
+fn missing_hint(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::NotFound {
+        "; a .dsc needs all of its files beside it (dget or apt-get source fetches them)"
+    } else {
+        ""
+    }
+}
+
+impl SourcePackage {
+    /// Reads `path` and checks it and every file that it names.
+    ///
+    /// # Errors
+    /// See [`DscError`]; the first thing found wrong.
+    pub(crate) fn open(path: &Path) -> Result<Self, DscError> {
+        let text = read_text(path)?;
+        let malformed = |problem: String| DscError::Malformed {
+            path: path.to_owned(),
+            problem,
+        };
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| FileName::try_from(name.to_owned()).ok())
+            .ok_or_else(|| malformed("the file's name cannot be sent to a builder".to_owned()))?;
+        if !name.as_str().ends_with(".dsc") {
+            return Err(malformed(
+                "its name does not end in .dsc; a builder looks for that".into(),
+            ));
+        }
+        let control = Control::parse(&text).map_err(malformed)?;
+        let directory = path.parent().unwrap_or(Path::new(""));
+        let mut files = vec![SourceFile {
+            sha1: Sha1::of(text.as_bytes()),
+            name: name.clone(),
+            path: path.to_owned(),
+        }];
+        for (listed, wanted) in control.files {
+            if listed == name {
+                return Err(malformed("it lists itself".to_owned()));
+            }
+            let path = directory.join(listed.as_str());
+            let sha1 = wanted.check(&path)?;
+            files.push(SourceFile {
+                name: listed,
+                path,
+                sha1,
+            });
+        }
+        Ok(Self {
+            source: control.source,
+            version: control.version,
+            files,
+        })
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, DscError> {
+    let failed = |source| DscError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let mut text = Vec::new();
+    open_regular(path)?
+        .take(MAX_DSC + 1)
+        .read_to_end(&mut text)
+        .map_err(failed)?;
+    let problem = if text.len() as u64 > MAX_DSC {
+        format!("more than {MAX_DSC} bytes; this is no .dsc")
+    } else {
+        match String::from_utf8(text) {
+            Ok(text) => return Ok(text),
+            Err(_) => "not UTF-8 text; this is no .dsc".to_owned(),
+        }
+    };
+    Err(DscError::Malformed {
+        path: path.to_owned(),
+        problem,
+    })
+}
+
+/// Opens a regular file; a FIFO or device of that name would block for ever, so it is refused unopened.
+fn open_regular(path: &Path) -> Result<File, DscError> {
+    let failed = |source| DscError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(failed(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        )));
+    }
+    File::open(path).map_err(failed)
+}
+
+/// What the paragraph says.
+#[derive(Debug)]
+struct Control {
+    source: String,
+    version: String,
+    files: BTreeMap<FileName, Wanted>,
+}
+
+/// What a file must be.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Wanted {
+    bytes: u64,
+    md5: Option<String>,
+    sha1: Option<String>,
+    sha256: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum SumKind {
+    Md5,
+    Sha1,
+    Sha256,
+}
+
+impl SumKind {
+    const ALL: [Self; 3] = [Self::Md5, Self::Sha1, Self::Sha256];
+
+    fn field(self) -> &'static str {
+        match self {
+            Self::Md5 => "Files",
+            Self::Sha1 => "Checksums-Sha1",
+            Self::Sha256 => "Checksums-Sha256",
+        }
+    }
+
+    fn digits(self) -> usize {
+        match self {
+            Self::Md5 => 32,
+            Self::Sha1 => 40,
+            Self::Sha256 => 64,
+        }
+    }
+}
+
+impl Control {
+    fn parse(text: &str) -> Result<Self, String> {
+        let fields = paragraph(&unsigned(text)?)?;
+        let field = |name: &str| {
+            fields
+                .get(&name.to_ascii_lowercase())
+                .map(|value| value.trim().to_owned())
+                .filter(|value| !value.is_empty())
+                .ok_or_else(|| format!("no field {name}; this is no .dsc"))
+        };
+        let mut files: BTreeMap<FileName, Wanted> = BTreeMap::new();
+        for kind in SumKind::ALL {
+            let Some(list) = fields.get(&kind.field().to_ascii_lowercase()) else {
+                continue;
+            };
+            for line in list.lines().filter(|line| !line.trim().is_empty()) {
+                let (name, bytes, sum) = listed(kind, line)?;
+                let known = files.contains_key(&name);
+                let wanted = files.entry(name.clone()).or_insert(Wanted {
+                    bytes,
+                    ..Wanted::default()
+                });
+                if known && wanted.bytes != bytes {
+                    return Err(format!("two sizes for {name}"));
+                }
+                let place = match kind {
+                    SumKind::Md5 => &mut wanted.md5,
+                    SumKind::Sha1 => &mut wanted.sha1,
+                    SumKind::Sha256 => &mut wanted.sha256,
+                };
+                if place.replace(sum).is_some() {
+                    return Err(format!("{name} twice in {}", kind.field()));
+                }
+            }
+        }
+        if files.is_empty() {
+            return Err("it names no files (Files, Checksums-Sha1, Checksums-Sha256)".to_owned());
+        }
+        if files.len() > MAX_FILES {
+            return Err(format!("it names more than {MAX_FILES} files"));
+        }
+        Ok(Self {
+            source: field("Source")?,
+            version: field("Version")?,
+            files,
+        })
+    }
+}
+
+/// One line of a list of files.
+fn listed(kind: SumKind, line: &str) -> Result<(FileName, u64, String), String> {
+    let wrong = || format!("{}: expected `sum bytes name` in each line", kind.field());
+    let mut words = line.split_ascii_whitespace();
+    let (Some(sum), Some(bytes), Some(name), None) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
+        return Err(wrong());
+    };
+    let sum = sum.to_ascii_lowercase();
+    if sum.len() != kind.digits() || !sum.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(format!(
+            "{}: a sum is not {} hex digits",
+            kind.field(),
+            kind.digits()
+        ));
+    }
+    let bytes = bytes.parse().map_err(|_| wrong())?;
+    let name = FileName::try_from(name.to_owned()).map_err(|error| {
+        format!(
+            "{}: {error}; a name that leaves its directory is refused",
+            kind.field()
+        )
+    })?;
+    Ok((name, bytes, sum))
+}
+
+/// Takes an OpenPGP clear signature off (RFC 9580, 7), or returns the text as it is.
+fn unsigned(text: &str) -> Result<String, String> {
+    let mut lines = text.lines().skip_while(|line| line.trim().is_empty());
+    if lines
+        .clone()
+        .next()
+        .is_none_or(|line| line.trim_end() != "-----BEGIN PGP SIGNED MESSAGE-----")
+    {
+        return Ok(text.to_owned());
+    }
+    let mut body = String::new();
+    let mut armoured = lines
+        .by_ref()
+        .skip(1)
+        .skip_while(|line| !line.trim().is_empty())
+        .skip(1);
+    loop {
+        match armoured.next() {
+            None => {
+                return Err("its OpenPGP signature does not end; the file is cut short".to_owned());
+            }
+            Some(line) if line.trim_end() == "-----BEGIN PGP SIGNATURE-----" => return Ok(body),
+            Some(line) => {
+                body.push_str(line.strip_prefix("- ").unwrap_or(line));
+                body.push('\n');
+            }
+        }
+    }
+}
+
+/// The fields of the one paragraph, by lower-case name.
+fn paragraph(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let mut fields: BTreeMap<String, String> = BTreeMap::new();
+    let mut current: Option<String> = None;
+    let mut ended = false;
+    for (number, line) in text.lines().enumerate() {
+        let at = number + 1;
+        if line.trim().is_empty() {
+            ended = !fields.is_empty();
+        } else if line.starts_with('#') {
+        } else if ended {
+            return Err(format!("line {at}: a second paragraph; a .dsc has one"));
+        } else if line.starts_with([' ', '\t']) {
+            let value = current
+                .as_ref()
+                .and_then(|name| fields.get_mut(name))
+                .ok_or_else(|| format!("line {at}: goes on, but nothing began"))?;
+            value.push('\n');
+            value.push_str(line.trim());
+        } else {
+            let (name, value) = line
+                .split_once(':')
+                .filter(|(name, _)| !name.is_empty() && !name.contains(char::is_whitespace))
+                .ok_or_else(|| format!("line {at}: expected `Field: value`; this is no .dsc"))?;
+            let name = name.to_ascii_lowercase();
+            if fields
+                .insert(name.clone(), value.trim().to_owned())
+                .is_some()
+            {
+                return Err(format!("line {at}: a field for the second time"));
+            }
+            current = Some(name);
+        }
+    }
+    Ok(fields)
+}
+
+impl Wanted {
+    /// Checks the file and returns the SHA-1 that it has.
+    fn check(&self, path: &Path) -> Result<Sha1, DscError> {
+        let differs = |field, expected: &str, found: String| DscError::Differs {
+            path: path.to_owned(),
+            field,
+            expected: expected.to_owned(),
+            found,
+        };
+        let file = open_regular(path)?;
+        let failed = |source| DscError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let bytes = file.metadata().map_err(failed)?.len();
+        if bytes != self.bytes {
+            return Err(differs("size", &self.bytes.to_string(), bytes.to_string()));
+        }
+        let sums = Sums::of(file).map_err(failed)?;
+        for (field, wanted, found) in [
+            ("sha256", &self.sha256, &sums.sha256),
+            ("sha1", &self.sha1, &sums.sha1.to_string()),
+            ("md5", &self.md5, &sums.md5),
+        ] {
+            if let Some(wanted) = wanted.as_ref().filter(|wanted| *wanted != found) {
+                return Err(differs(field, wanted, found.clone()));
+            }
+        }
+        Ok(sums.sha1)
+    }
+}
+
+struct Sums {
+    md5: String,
+    sha1: Sha1,
+    sha256: String,
+}
+
+impl Sums {
+    fn of(mut file: impl io::Read) -> io::Result<Self> {
+        let (mut md5, mut sha1, mut sha256) = (Md5::new(), sha1::Sha1::new(), sha2::Sha256::new());
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(got) => {
+                    let piece = buffer.get(..got).unwrap_or_default();
+                    md5.update(piece);
+                    sha1.update(piece);
+                    sha256.update(piece);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self {
+            md5: hex::encode(md5.finalize()),
+            sha1: Sha1::from_bytes(sha1.finalize().into()),
+            sha256: hex::encode(sha256.finalize()),
+        })
+    }
+}
+
+/// The SHA-1 of a file of any size.
+///
+/// # Errors
+/// [`DscError::Read`].
+pub(crate) fn sha1_of(path: &Path) -> Result<Sha1, DscError> {
+    let sums = open_regular(path).and_then(|file| {
+        Sums::of(file).map_err(|source| DscError::Read {
+            path: path.to_owned(),
+            source,
+        })
+    })?;
+    Ok(sums.sha1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATA: &[u8] = b"the source\n";
+
+    fn sums() -> Sums {
+        Sums::of(DATA).unwrap()
+    }
+
+    /// A directory with `hello_1.0.tar.xz` and the `.dsc` that `edit` makes of a right one.
+    fn package(edit: impl Fn(String) -> String) -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("hello_1.0.tar.xz"), DATA).unwrap();
+        let Sums { md5, sha1, sha256 } = sums();
+        let text = format!(
+            "Format: 3.0 (native)\nSource: hello\nVersion: 1.0\nBinary: hello\n\
+             Checksums-Sha1:\n {sha1} 11 hello_1.0.tar.xz\n\
+             Checksums-Sha256:\n {sha256} 11 hello_1.0.tar.xz\n\
+             Files:\n {md5} 11 hello_1.0.tar.xz\n"
+        );
+        let path = directory.path().join("hello_1.0.dsc");
+        std::fs::write(&path, edit(text)).unwrap();
+        (directory, path)
+    }
+
+    fn refusal(edit: impl Fn(String) -> String) -> String {
+        let (_directory, path) = package(edit);
+        SourcePackage::open(&path).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_right_package_is_read_with_the_dsc_first() {
+        let (_directory, path) = package(|text| text);
+        let package = SourcePackage::open(&path).unwrap();
+        assert_eq!(
+            (package.source.as_str(), package.version.as_str()),
+            ("hello", "1.0")
+        );
+        let names: Vec<_> = package
+            .files
+            .iter()
+            .map(|file| file.name.as_str())
+            .collect();
+        assert_eq!(names, ["hello_1.0.dsc", "hello_1.0.tar.xz"]);
+        assert_eq!(package.files[1].sha1, Sha1::of(DATA));
+        assert_eq!(
+            package.files[0].sha1,
+            Sha1::of(&std::fs::read(&path).unwrap())
+        );
+    }
+
+    #[test]
+    fn an_inline_signature_is_taken_off_and_dashes_unescaped() {
+        let (_directory, path) = package(|text| {
+            format!(
+                "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\n{}\n\
+                 -----BEGIN PGP SIGNATURE-----\n\niQ==\n-----END PGP SIGNATURE-----\n",
+                text.replace("Binary: hello", "- Binary: hello")
+            )
+        });
+        assert_eq!(SourcePackage::open(&path).unwrap().files.len(), 2);
+        let cut =
+            refusal(|text| format!("-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\n{text}"));
+        assert!(cut.contains("cut short"), "{cut}");
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let (directory, path) = package(|text| text);
+        std::fs::remove_file(directory.path().join("hello_1.0.tar.xz")).unwrap();
+        let message = SourcePackage::open(&path).unwrap_err().to_string();
+        assert!(
+            message.contains("hello_1.0.tar.xz") && message.contains("beside it"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn each_sum_and_the_size_are_checked_by_itself() {
+        let Sums { md5, sha1, sha256 } = sums();
+        let sha1 = sha1.to_string();
+        for (right, field) in [(&md5, "md5"), (&sha1, "sha1"), (&sha256, "sha256")] {
+            let wrong = "0".repeat(right.len());
+            let message = refusal(|text| text.replace(right.as_str(), &wrong));
+            assert!(
+                message.contains(&format!("says {field} {wrong}")),
+                "{message}"
+            );
+        }
+        let message = refusal(|text| text.replace(" 11 ", " 12 "));
+        assert!(
+            message.contains("size 12") && message.contains("has 11"),
+            "{message}"
+        );
+        let message = refusal(|text| text.replacen(" 11 ", " 12 ", 1));
+        assert!(message.contains("two sizes"), "{message}");
+    }
+
+    #[test]
+    fn names_that_leave_the_directory_are_refused() {
+        for name in ["../hello_1.0.tar.xz", "/etc/passwd", "..", "a/b", "a\u{0}b"] {
+            let message = refusal(|text| text.replace("hello_1.0.tar.xz", name));
+            assert!(message.contains("one component"), "{name:?}: {message}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_dsc_is_refused_with_its_line() {
+        assert!(refusal(|_| "hello".into()).contains("line 1: expected `Field: value`"));
+        assert!(refusal(|_| String::new()).contains("names no files"));
+        assert!(refusal(|_| " goes on\n".into()).contains("line 1: goes on"));
+        assert!(refusal(|text| format!("{text}\nPackage: x\n")).contains("second paragraph"));
+        assert!(refusal(|text| text.replace("Version: 1.0\n", "")).contains("no field Version"));
+        assert!(refusal(|text| format!("{text}Source: twice\n")).contains("second time"));
+        assert!(refusal(|text| text.replace(" 11 ", " eleven ")).contains("sum bytes name"));
+        assert!(refusal(|text| "x".repeat(2 << 20) + &text).contains("more than"));
+    }
+
+    #[test]
+    fn a_file_that_is_no_regular_file_is_refused_without_being_opened() {
+        let (directory, path) = package(|text| text);
+        let tarball = directory.path().join("hello_1.0.tar.xz");
+        std::fs::remove_file(&tarball).unwrap();
+        nix::unistd::mkfifo(&tarball, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let message = SourcePackage::open(&path).unwrap_err().to_string();
+        assert!(message.contains("not a regular file"), "{message}");
+    }
+}

@@ -1,0 +1,198 @@
+//! The `rack.toml` of a rack of virtual boards. Ports that boards know (their own, the depot's) are chosen
+//! once and kept, so that a later daemon finds boards that are still up.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use serde_json::json;
+
+use crate::config::Config;
+
+/// The board's name, from 1: as panda-twin names them.
+pub(crate) fn board(number: u16) -> String {
+    format!("panda{number:02}")
+}
+
+/// Addresses of a rack of virtual boards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plan {
+    depot: SocketAddr,
+    slots: Vec<Slot>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Slot {
+    name: String,
+    listen: SocketAddr,
+    link: SocketAddr,
+}
+
+impl Plan {
+    /// For `count` slots from `listen` on; what an `earlier` configuration has chosen is kept.
+    ///
+    /// # Errors
+    /// Ports run out.
+    pub(crate) fn make(
+        listen: SocketAddr,
+        count: u16,
+        earlier: Option<&Config>,
+    ) -> anyhow::Result<Self> {
+        let mut known: HashMap<&str, SocketAddr> = HashMap::new();
+        let mut taken = HashSet::new();
+        if let Some(earlier) = earlier {
+            taken.insert(earlier.depot.listen.port());
+            for slot in &earlier.slots {
+                known.insert(slot.name.get_ref(), *slot.link.get_ref());
+                taken.insert(slot.link.get_ref().port());
+            }
+        }
+        let mut fronts = Vec::new();
+        for index in 0..count {
+            let port = match listen.port() {
+                0 => free_port(listen.ip(), &mut taken)?,
+                first => match first.checked_add(index) {
+                    Some(port) => port,
+                    None => bail!(
+                        "--listen {listen}: {count} ports from there on are more than there are"
+                    ),
+                },
+            };
+            taken.insert(port);
+            fronts.push(SocketAddr::new(listen.ip(), port));
+        }
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let front_ports: HashSet<u16> = fronts.iter().map(SocketAddr::port).collect();
+        let mut fresh = |kept: Option<SocketAddr>| -> anyhow::Result<SocketAddr> {
+            match kept.filter(|kept| !front_ports.contains(&kept.port())) {
+                Some(kept) => Ok(kept),
+                None => Ok(SocketAddr::new(loopback, free_port(loopback, &mut taken)?)),
+            }
+        };
+        let depot = fresh(earlier.map(|earlier| earlier.depot.listen))?;
+        let mut slots = Vec::new();
+        for (number, listen) in (1..).zip(fronts) {
+            let name = board(number);
+            let link = fresh(known.get(name.as_str()).copied())?;
+            slots.push(Slot { name, listen, link });
+        }
+        Ok(Self { depot, slots })
+    }
+
+    /// Writes it to `path`, whole or not at all.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
+        use std::io::Write as _;
+        let directory = path.parent().unwrap_or(Path::new("."));
+        let mut file = tempfile::NamedTempFile::new_in(directory)
+            .with_context(|| directory.display().to_string())?;
+        file.write_all(self.text().as_bytes())
+            .with_context(|| path.display().to_string())?;
+        file.persist(path)
+            .with_context(|| path.display().to_string())?;
+        Ok(())
+    }
+
+    fn text(&self) -> String {
+        // JSON strings of plain ASCII are TOML strings too.
+        let first = self
+            .slots
+            .first()
+            .map(|slot| slot.listen.to_string())
+            .unwrap_or_default();
+        let mut text = format!(
+            "# Written by `pandabuildd twin`, again at each start. The ports of [depot] and `link` are kept.\n\
+             [rack]\nname = \"twin\"\nstate_dir = \".\"\nimage = \"image\"\n\n\
+             [front]\nlisten = {}\n\n[depot]\nlisten = {}\n\n\
+             # A virtual supply has no capacitors.\n[boot]\ncut_hold_ms = 200\n",
+            json!(first),
+            json!(self.depot.to_string()),
+        );
+        for Slot { name, listen, link } in &self.slots {
+            text += &format!(
+                "\n[[slot]]\nname = {}\nlisten = {}\nlink = {}\n",
+                json!(name),
+                json!(listen.to_string()),
+                json!(link.to_string())
+            );
+            for driver in ["power", "pipe", "console"] {
+                let socket = format!("{}/{driver}.sock", super::process::board_directory(name));
+                text += &format!(
+                    "{driver} = {{ driver = \"twin\", socket = {} }}\n",
+                    json!(socket)
+                );
+            }
+        }
+        text
+    }
+}
+
+/// A port that nobody listens on now and that is not `taken`; it becomes so.
+fn free_port(address: IpAddr, taken: &mut HashSet<u16>) -> anyhow::Result<u16> {
+    for _ in 0..1000 {
+        let listener =
+            TcpListener::bind((address, 0)).with_context(|| format!("a free port at {address}"))?;
+        let port = listener.local_addr()?.port();
+        if taken.insert(port) {
+            return Ok(port);
+        }
+    }
+    bail!("no free port at {address}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(plan: &Plan) -> Config {
+        Config::parse(&plan.text(), Path::new("/state/rack.toml")).unwrap()
+    }
+
+    #[test]
+    fn the_plan_is_a_configuration_with_ports_counting_up_and_all_at_the_first() {
+        let plan = Plan::make("127.0.0.1:8221".parse().unwrap(), 3, None).unwrap();
+        let config = config(&plan);
+        let listens: Vec<_> = config
+            .slots
+            .iter()
+            .map(|slot| slot.own_address().unwrap().to_string())
+            .collect();
+        assert_eq!(
+            listens,
+            ["127.0.0.1:8221", "127.0.0.1:8222", "127.0.0.1:8223"]
+        );
+        assert_eq!(config.front.listen.unwrap().to_string(), "127.0.0.1:8221");
+        assert_eq!(config.rack.state_dir, Path::new("/state/."));
+        assert_eq!(
+            config.slots[1].pipe.get_ref().socket,
+            Path::new("/state/twin/boards/panda02/pipe.sock")
+        );
+    }
+
+    #[test]
+    fn ports_that_boards_know_are_kept_when_slots_come_and_addresses_change() {
+        let one = config(&Plan::make("127.0.0.1:0".parse().unwrap(), 1, None).unwrap());
+        let two = Plan::make("127.0.0.1:0".parse().unwrap(), 2, Some(&one)).unwrap();
+        assert_eq!(two.depot, one.depot.listen);
+        assert_eq!(two.slots[0].link, *one.slots[0].link.get_ref());
+        config(&two);
+    }
+
+    #[test]
+    fn a_kept_port_gives_way_to_one_that_was_asked_for() {
+        let one = config(&Plan::make("127.0.0.1:0".parse().unwrap(), 1, None).unwrap());
+        let wanted = *one.slots[0].link.get_ref();
+        let plan = Plan::make(wanted, 1, Some(&one)).unwrap();
+        assert_ne!(plan.slots[0].link, wanted);
+        config(&plan);
+    }
+
+    #[test]
+    fn ports_that_run_out_are_said() {
+        let error = Plan::make("127.0.0.1:65535".parse().unwrap(), 2, None).unwrap_err();
+        assert!(error.to_string().contains("--listen"), "{error}");
+    }
+}

@@ -1,0 +1,169 @@
+//! `rack.toml`: assembled from the rooms' own settings types and checked whole, before anything starts.
+//! Each room says what its settings may be; here is only what no room can see alone: that slots share no
+//! name, host name, address or socket. Every error names the file, the line and the key, and what is
+//! allowed. Used by `serve` and `twin`; `rack.example.toml` is the commented example.
+//!
+//! Relative paths are taken from the file's own directory.
+
+mod check;
+mod error;
+mod slot;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use panda_protocol::launchpad::Dialect;
+use serde::Deserialize;
+use toml::Spanned;
+
+pub use self::error::ConfigError;
+pub use self::slot::{NetworkSettings, SlotSettings, TwinDriver, TwinSocket};
+use crate::boot::BootSettings;
+use crate::filecache::FilecacheSettings;
+use crate::front::FrontSettings;
+use crate::guest::GuestSettings;
+
+/// The most bytes of a `rack.toml`.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// A checked `rack.toml`.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What holds for the whole rack.
+    pub rack: RackSettings,
+    /// Launchpad's side.
+    pub front: FrontSettings,
+    /// The boards' side.
+    pub depot: DepotSettings,
+    /// The inputs.
+    pub filecache: FilecacheSettings,
+    /// Limits of a boot.
+    pub boot: BootSettings,
+    /// Limits of a build.
+    pub guest: GuestSettings,
+    /// How often a slot tries things.
+    pub slot_task: crate::slot::Settings,
+    /// The slots, at least one.
+    pub slots: Vec<SlotSettings>,
+}
+
+/// `[rack]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RackSettings {
+    /// A name for people.
+    pub name: String,
+    /// Where the daemon keeps everything.
+    pub state_dir: PathBuf,
+    /// The directory of the known-good image that boards boot.
+    pub image: PathBuf,
+    /// Which manager the rack speaks to.
+    #[serde(default)]
+    pub dialect: Dialect,
+    /// Whether that manager knows the builders as virtualised.
+    #[serde(default = "yes")]
+    pub virtualized: bool,
+    /// The build types to announce until a board has said what its worker knows.
+    #[serde(default = "build_types")]
+    pub build_types: Vec<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn build_types() -> Vec<String> {
+    vec!["binarypackage".to_owned()]
+}
+
+/// `[depot]`: where boards report and fetch their inputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DepotSettings {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where boards reach it, when that is another address.
+    #[serde(default)]
+    pub advertise: Option<SocketAddr>,
+}
+
+impl DepotSettings {
+    /// Where boards reach it.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.advertise.unwrap_or(self.listen)
+    }
+}
+
+/// The file as it is written: parts keep their place for the checks' errors.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    rack: Spanned<RackSettings>,
+    front: Option<Spanned<FrontSettings>>,
+    depot: Spanned<DepotSettings>,
+    filecache: Option<Spanned<FilecacheSettings>>,
+    boot: Option<Spanned<BootSettings>>,
+    guest: Option<Spanned<GuestSettings>>,
+    slot_task: Option<Spanned<crate::slot::Settings>>,
+    #[serde(default)]
+    slot: Vec<Spanned<SlotSettings>>,
+}
+
+impl Config {
+    /// Reads and checks `path`.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let unreadable = |source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let metadata = std::fs::metadata(path).map_err(unreadable)?;
+        if metadata.len() > MAX_BYTES {
+            return Err(ConfigError::TooLong {
+                path: path.to_owned(),
+                max: MAX_BYTES,
+            });
+        }
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        Self::parse(&text, path)
+    }
+
+    /// Checks the text of a `rack.toml` that is, or would be, at `path`.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let file: File = toml::from_str(text).map_err(|error| ConfigError::Shape {
+            path: path.to_owned(),
+            error: Box::new(error),
+        })?;
+        check::check(&file).map_err(|problem| problem.located(text, path))?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        let mut rack = file.rack.into_inner();
+        rack.state_dir = base.join(&rack.state_dir);
+        rack.image = base.join(&rack.image);
+        let mut slot_task = file.slot_task.map(Spanned::into_inner).unwrap_or_default();
+        slot_task.dialect = rack.dialect;
+        let slots = file
+            .slot
+            .into_iter()
+            .map(|slot| slot.into_inner().based(base))
+            .collect();
+        Ok(Self {
+            rack,
+            front: file.front.map(Spanned::into_inner).unwrap_or_default(),
+            depot: file.depot.into_inner(),
+            filecache: file.filecache.map(Spanned::into_inner).unwrap_or_default(),
+            boot: file.boot.map(Spanned::into_inner).unwrap_or_default(),
+            guest: file.guest.map(Spanned::into_inner).unwrap_or_default(),
+            slot_task,
+            slots,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,297 @@
+//! The daemon's end of the control socket.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use panda_protocol::launchpad::Dialect;
+use panda_slot::{Answer as SlotAnswer, Board};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::describe;
+use super::wire::{Answer, Ask, MAX_ASK, MAX_BOOTS, Question, Reply, ResetEnd, SlotInfo, VERSION};
+use crate::ledger::Ledger;
+use crate::slot::SlotHandle;
+
+/// Connections at once.
+const CONNECTIONS: usize = 64;
+/// How long a connection may be idle, and an answer unread.
+const IDLE: Duration = Duration::from_secs(60);
+/// The longest that anybody may wait for a slot.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// Why there is no control socket.
+#[derive(Debug, thiserror::Error)]
+#[error("control socket {}: {source}", path.display())]
+pub struct ControlServerError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// What operators may ask of.
+#[derive(Debug)]
+pub struct Desk {
+    /// The slots, in the order of `rack.toml`.
+    pub slots: Vec<Operated>,
+    /// For the history of boots.
+    pub ledger: Ledger,
+    /// Which manager the rack speaks to.
+    pub dialect: Dialect,
+    /// Whether that manager knows the builders as virtualised.
+    pub virtualized: bool,
+}
+
+/// A slot that operators may ask of.
+#[derive(Debug)]
+pub struct Operated {
+    /// The slot.
+    pub handle: SlotHandle,
+    /// The host names that Launchpad knows it by.
+    pub hosts: Vec<String>,
+}
+
+/// Answers at `path` until `stop`. A socket that an earlier daemon has left is replaced: whoever calls holds
+/// the state directory's lock.
+///
+/// # Errors
+/// The socket cannot be made.
+pub fn listen(
+    path: &Path,
+    desk: Desk,
+    stop: CancellationToken,
+) -> Result<JoinHandle<()>, ControlServerError> {
+    let listener = bind_private(path).map_err(|source| ControlServerError {
+        path: path.to_owned(),
+        source,
+    })?;
+    let path = path.to_owned();
+    Ok(tokio::spawn(async move {
+        let desk = Arc::new(desk);
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let Ok(place) = places.clone().try_acquire_owned() else {
+                        tracing::warn!("control socket: too many connections; one is closed");
+                        continue;
+                    };
+                    let (desk, stop) = (desk.clone(), stop.clone());
+                    tokio::spawn(async move {
+                        tokio::select! {
+                            () = stop.cancelled() => {}
+                            ended = desk.converse(stream) => if let Err(error) = ended {
+                                tracing::debug!(%error, "control connection ended");
+                            },
+                        }
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "control socket: accept failed");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+        if let Err(error) = std::fs::remove_file(&path) {
+            tracing::debug!(%error, "the control socket was gone already");
+        }
+    }))
+}
+
+/// Nobody else can open the socket at any moment: it is made in a directory of ours alone, and moved.
+fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let private = tempfile::Builder::new()
+        .prefix(".c")
+        .rand_bytes(4)
+        .tempdir_in(directory)?;
+    let made = private.path().join("s");
+    let listener = UnixListener::bind(&made)?;
+    std::fs::set_permissions(&made, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&made, path)?;
+    Ok(listener)
+}
+
+impl Desk {
+    async fn converse(&self, stream: UnixStream) -> io::Result<()> {
+        let mut stream = BufReader::new(stream);
+        loop {
+            let mut line = Vec::new();
+            let mut bounded = (&mut stream).take(MAX_ASK as u64 + 1);
+            match timeout(IDLE, bounded.read_until(b'\n', &mut line)).await {
+                Err(_) | Ok(Ok(0)) => return Ok(()),
+                Ok(read) => read?,
+            };
+            let whole = line.last() == Some(&b'\n');
+            let answer = if whole {
+                match question(&line) {
+                    Ok(ask) => tokio::select! {
+                        answer = self.answer(ask) => answer,
+                        // Who asked has gone: nobody waits any more.
+                        gone = gone(&mut stream) => return gone,
+                    },
+                    Err(reason) => Answer::Refused { reason },
+                }
+            } else {
+                Answer::Refused {
+                    reason: format!("a question has one line of at most {MAX_ASK} bytes"),
+                }
+            };
+            let mut reply = serde_json::to_vec(&Reply {
+                version: VERSION,
+                answer,
+            })?;
+            reply.push(b'\n');
+            timeout(IDLE, stream.write_all(&reply)).await??;
+            if !whole {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn answer(&self, ask: Ask) -> Answer {
+        match ask {
+            Ask::Slots {
+                fresh_within_seconds,
+            } => {
+                let in_time = match fresh_within_seconds {
+                    Some(seconds) => {
+                        let fresh = join_all(self.slots.iter().map(|slot| fresh(&slot.handle)));
+                        let all = timeout(wait(seconds), fresh).await;
+                        all.is_ok_and(|slots| slots.into_iter().all(|fresh| fresh))
+                    }
+                    None => true,
+                };
+                let slots = self.slots.iter().map(|slot| self.describe(slot)).collect();
+                Answer::Slots { slots, in_time }
+            }
+            Ask::Reset {
+                slot,
+                force,
+                wait_seconds,
+            } => self.reset(&slot, force, wait_seconds).await,
+            Ask::Boots { slot, limit } => self.boots(slot.as_deref(), limit).await,
+        }
+    }
+
+    async fn reset(&self, name: &str, force: bool, wait_seconds: Option<u64>) -> Answer {
+        let refused = |reason: String| Answer::Refused { reason };
+        let Some(slot) = self.slots.iter().find(|slot| slot.handle.name() == name) else {
+            return self.no_such(name);
+        };
+        let begun = match slot.handle.operator_reset(force).await {
+            Ok(SlotAnswer::Ready) => ResetEnd::Fresh,
+            Ok(SlotAnswer::Joined) => ResetEnd::UnderWay,
+            Ok(SlotAnswer::Refused(refusal)) => return refused(format!("{name}: {refusal}")),
+            Ok(_) => {
+                return refused(format!(
+                    "{name}: the reset was answered with something else"
+                ));
+            }
+            Err(closed) => return refused(closed.to_string()),
+        };
+        let end = match (begun, wait_seconds) {
+            (ResetEnd::UnderWay, Some(seconds)) => {
+                match timeout(wait(seconds), settled(&slot.handle)).await {
+                    Ok(end) => end,
+                    Err(_) => ResetEnd::UnderWay,
+                }
+            }
+            (begun, _) => begun,
+        };
+        Answer::Reset {
+            slot: self.describe(slot),
+            end,
+        }
+    }
+
+    async fn boots(&self, name: Option<&str>, limit: u32) -> Answer {
+        if let Some(name) = name
+            && !self.slots.iter().any(|slot| slot.handle.name() == name)
+        {
+            return self.no_such(name);
+        }
+        match self.ledger.boots(name, limit.min(MAX_BOOTS)).await {
+            Ok(boots) => Answer::Boots { boots },
+            Err(error) => Answer::Refused {
+                reason: error.to_string(),
+            },
+        }
+    }
+
+    fn no_such(&self, name: &str) -> Answer {
+        let known: Vec<&str> = self.slots.iter().map(|slot| slot.handle.name()).collect();
+        Answer::Refused {
+            reason: format!("no slot {name:?}; this rack has {}", known.join(", ")),
+        }
+    }
+
+    fn describe(&self, slot: &Operated) -> SlotInfo {
+        let view = slot.handle.view();
+        describe(
+            slot.handle.name(),
+            &slot.hosts,
+            &view,
+            self.dialect,
+            self.virtualized,
+        )
+    }
+}
+
+fn question(line: &[u8]) -> Result<Ask, String> {
+    let question: Question = serde_json::from_slice(line).map_err(|error| {
+        format!("the question is not understood: {error}; is the daemon of another release?")
+    })?;
+    if question.version == VERSION {
+        Ok(question.ask)
+    } else {
+        Err(format!(
+            "version {} is not spoken here, only {VERSION}",
+            question.version
+        ))
+    }
+}
+
+fn wait(seconds: u64) -> Duration {
+    Duration::from_secs(seconds).min(LONGEST_WAIT)
+}
+
+/// The client has closed its end. One that sends its next question early is waited for instead.
+async fn gone(stream: &mut BufReader<UnixStream>) -> io::Result<()> {
+    if stream.fill_buf().await?.is_empty() {
+        return Ok(());
+    }
+    std::future::pending().await
+}
+
+/// Waits until the slot is Fresh; false when the daemon stops.
+async fn fresh(slot: &SlotHandle) -> bool {
+    slot.watch().wait_for(|view| view.is_fresh()).await.is_ok()
+}
+
+/// Waits for the end of a reset.
+async fn settled(slot: &SlotHandle) -> ResetEnd {
+    let mut watch = slot.watch();
+    let settled = watch
+        .wait_for(|view| {
+            view.is_fresh() || matches!(view.slot.board, Board::Failed { .. } | Board::Off)
+        })
+        .await;
+    match settled {
+        Ok(view) if view.is_fresh() => ResetEnd::Fresh,
+        Ok(_) => ResetEnd::Failed,
+        Err(_) => ResetEnd::UnderWay,
+    }
+}

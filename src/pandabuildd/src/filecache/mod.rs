@@ -1,0 +1,245 @@
+//! The rack's inputs: chroots and source files, one copy for all slots. The front asks for them
+//! (`ensurepresent`, `build`), the depot serves them to boards, and a slot's pins keep them from the first
+//! `ensurepresent` until the slot's build has ended or it is reset.
+//!
+//! ```text
+//! ensurepresent ─▶ pin in the ledger, then in the store ─▶ there? ── "Cache"
+//!                                                          └─ download, shared ── "Download"
+//! build ended, reset ─▶ unpin in the store, then in the ledger        start ─▶ the ledger's pins again
+//! ```
+//!
+//! Pins are written by one task in the order in which they were asked for, so that the end of one build
+//! never takes away the pins of the next.
+
+mod settings;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use panda_http::pinned::{PinnedError, public_client_config};
+use panda_http::{ClientError, Downloader, Fetched, Source, Store, StoreError};
+use panda_protocol::digest::Sha1;
+use panda_protocol::launchpad::EnsurePresent;
+use tokio::sync::{mpsc, oneshot};
+
+pub use self::settings::FilecacheSettings;
+use crate::depot::Inputs;
+use crate::ledger::{Ledger, LedgerError};
+
+/// Changes of pins that may wait to be written.
+const QUEUE: usize = 1024;
+
+/// Why there is no file cache.
+#[derive(Debug, thiserror::Error)]
+pub enum FilecacheError {
+    /// Its directory.
+    #[error("file cache: {0}")]
+    Store(#[from] StoreError),
+    /// Its pins.
+    #[error("file cache: {0}")]
+    Ledger(#[from] LedgerError),
+    /// Its downloads.
+    #[error("file cache: {0}")]
+    Tls(#[from] PinnedError),
+    /// Its downloads.
+    #[error("file cache: {0}")]
+    Downloader(#[from] ClientError),
+}
+
+/// The rack's inputs. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Filecache {
+    store: Store,
+    downloader: Downloader,
+    pins: mpsc::Sender<PinChange>,
+}
+
+#[derive(Debug)]
+enum PinChange {
+    Pin {
+        slot: String,
+        sha1: Sha1,
+        written: oneshot::Sender<Result<(), LedgerError>>,
+    },
+    Unpin {
+        slot: String,
+    },
+}
+
+/// The answer to `ensurepresent`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Present {
+    /// Whether the file is there.
+    pub present: bool,
+    /// How it came, or why not, in the protocol's words. It holds no secret.
+    pub info: String,
+}
+
+impl Filecache {
+    /// Opens the cache in `directory` with the pins that the ledger holds.
+    ///
+    /// # Errors
+    /// The directory or the ledger cannot be used, or no TLS client can be made.
+    pub async fn open(
+        directory: &Path,
+        settings: &FilecacheSettings,
+        ledger: Ledger,
+    ) -> Result<Self, FilecacheError> {
+        let store = Store::open(directory, settings.max_bytes)?;
+        for (slot, sha1) in ledger.pins().await? {
+            store.pin(&slot, sha1);
+        }
+        let downloader = Downloader::new(settings.download(), public_client_config()?)?;
+        let (pins, changes) = mpsc::channel(QUEUE);
+        tokio::spawn(write_pins(ledger, changes));
+        Ok(Self {
+            store,
+            downloader,
+            pins,
+        })
+    }
+
+    /// Launchpad's `ensurepresent` for `slot`. The download goes on when the caller does not.
+    pub async fn ensure_present(&self, slot: &str, call: EnsurePresent) -> Present {
+        let no = |info: String| Present {
+            present: false,
+            info,
+        };
+        let Some(sha1) = call.sum.sha1() else {
+            // Nothing that could be fetched has such a sum.
+            let known = if call.url.is_some() {
+                StoreError::Mismatch.told()
+            } else {
+                NO_URL.into()
+            };
+            return no(known);
+        };
+        let Some(url) = call.url else {
+            return match self.hold(slot, sha1).await {
+                Ok(present) => Present {
+                    present,
+                    info: NO_URL.into(),
+                },
+                Err(error) => no(error),
+            };
+        };
+        if let Err(error) = self.pin(slot, sha1).await {
+            return no(error);
+        }
+        let fetched = match Source::new(&url, &call.username, &call.password) {
+            Ok(source) => self.store.fetch(sha1, &self.downloader, &source).await,
+            Err(error) => Err(error.into()),
+        };
+        match fetched {
+            Ok(Fetched::Cached) => Present {
+                present: true,
+                info: "Cache".into(),
+            },
+            Ok(Fetched::Downloaded) => Present {
+                present: true,
+                info: "Download".into(),
+            },
+            Err(error) => {
+                tracing::warn!(slot, %sha1, %error, "an input was not fetched");
+                no(error.told())
+            }
+        }
+    }
+
+    /// Whether the file is there; if so, it stays for `slot`.
+    ///
+    /// # Errors
+    /// The pin cannot be written; the reason, fit for Launchpad.
+    pub async fn hold(&self, slot: &str, sha1: Sha1) -> Result<bool, String> {
+        if !self.store.contains(sha1) {
+            return Ok(false);
+        }
+        self.pin(slot, sha1).await?;
+        // It may have been evicted while the pin was written.
+        Ok(self.store.contains(sha1))
+    }
+
+    async fn pin(&self, slot: &str, sha1: Sha1) -> Result<(), String> {
+        let (written, answer) = oneshot::channel();
+        let change = PinChange::Pin {
+            slot: slot.to_owned(),
+            sha1,
+            written,
+        };
+        if self.pins.send(change).await.is_err() {
+            return Err("the daemon is stopping".to_owned());
+        }
+        match answer.await {
+            Ok(Ok(())) => {
+                self.store.pin(slot, sha1);
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                tracing::error!(slot, %error, "a pin cannot be written");
+                Err("Error: the master cannot write its ledger".to_owned())
+            }
+            Err(_) => Err("the daemon is stopping".to_owned()),
+        }
+    }
+}
+
+/// What `ensurepresent` says where no URL was given.
+const NO_URL: &str = "No URL";
+
+#[async_trait]
+impl Inputs for Filecache {
+    async fn open(&self, sha1: Sha1) -> io::Result<Option<tokio::fs::File>> {
+        match self.store.path(sha1) {
+            Some(path) => tokio::fs::File::open(path).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn release(&self, slot: &str) {
+        self.store.unpin(slot);
+        let (pins, slot) = (self.pins.clone(), slot.to_owned());
+        match pins.try_send(PinChange::Unpin { slot }) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(change)) => {
+                // Only pins are left longer than needed by this: the next release takes them too.
+                tracing::warn!(?change, "the ledger is slow; pins stay for now");
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => {}
+        }
+    }
+}
+
+async fn write_pins(ledger: Ledger, mut changes: mpsc::Receiver<PinChange>) {
+    while let Some(change) = changes.recv().await {
+        match change {
+            PinChange::Pin {
+                slot,
+                sha1,
+                written,
+            } => {
+                if written.send(ledger.pin(&slot, sha1).await).is_err() {
+                    tracing::debug!(slot, "who asked for a pin has gone");
+                }
+            }
+            PinChange::Unpin { slot } => {
+                if let Err(error) = ledger.unpin(&slot).await {
+                    tracing::error!(slot, %error, "pins cannot be removed; they stay until the next build ends");
+                }
+            }
+        }
+    }
+}
+
+/// The state directory's folder for the cache.
+pub const DIRECTORY: &str = "filecache";
+
+/// A cache as the depot and the slots' hands take it.
+#[must_use]
+pub fn inputs(filecache: &Filecache) -> Arc<dyn Inputs> {
+    Arc::new(filecache.clone())
+}
+
+#[cfg(test)]
+mod tests;

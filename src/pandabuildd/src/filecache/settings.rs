@@ -1,0 +1,96 @@
+//! `[filecache]` of `rack.toml`.
+
+use std::time::Duration;
+
+use panda_http::download::DownloadSettings;
+use serde::{Deserialize, Serialize};
+
+/// How large the cache may become, and how long a download may take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FilecacheSettings {
+    /// The most bytes of all inputs together; the least recently used are removed first.
+    pub max_bytes: u64,
+    /// The most bytes of one input.
+    pub file_max_bytes: u64,
+    /// Time for a connection, in milliseconds.
+    pub connect_ms: u64,
+    /// Time between two pieces of an input, in milliseconds.
+    pub read_ms: u64,
+    /// Time for a whole input, in milliseconds. Launchpad waits ten minutes.
+    pub total_ms: u64,
+}
+
+impl Default for FilecacheSettings {
+    fn default() -> Self {
+        Self {
+            max_bytes: 20 << 30,
+            file_max_bytes: 4 << 30,
+            connect_ms: 15_000,
+            read_ms: 60_000,
+            total_ms: 1_800_000,
+        }
+    }
+}
+
+/// The longest that anything may be given: a day.
+const LONGEST_MS: u64 = 24 * 3_600_000;
+
+impl FilecacheSettings {
+    /// What is wrong with these settings, as `key: what is expected`; the configuration's check.
+    ///
+    /// # Errors
+    /// The first setting that is out of its range.
+    pub fn check(&self) -> Result<(), String> {
+        for (key, value) in [
+            ("connect_ms", self.connect_ms),
+            ("read_ms", self.read_ms),
+            ("total_ms", self.total_ms),
+        ] {
+            if !(1..=LONGEST_MS).contains(&value) {
+                return Err(format!(
+                    "{key}: expected 1 to {LONGEST_MS} milliseconds, got {value}"
+                ));
+            }
+        }
+        for (key, value) in [
+            ("max_bytes", self.max_bytes),
+            ("file_max_bytes", self.file_max_bytes),
+        ] {
+            if value == 0 {
+                return Err(format!("{key}: expected at least one byte"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn download(&self) -> DownloadSettings {
+        DownloadSettings {
+            connect_limit: Duration::from_millis(self.connect_ms),
+            read_limit: Duration::from_millis(self.read_ms),
+            total_limit: Duration::from_millis(self.total_ms),
+            max_bytes: self.file_max_bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_pass_their_own_check_and_nothing_may_be_zero() {
+        assert_eq!(FilecacheSettings::default().check(), Ok(()));
+        for key in [
+            "max_bytes",
+            "file_max_bytes",
+            "connect_ms",
+            "read_ms",
+            "total_ms",
+        ] {
+            let settings: FilecacheSettings = toml::from_str(&format!("{key} = 0")).unwrap();
+            let problem = settings.check().unwrap_err();
+            assert!(problem.starts_with(&format!("{key}: ")), "{problem}");
+        }
+    }
+}

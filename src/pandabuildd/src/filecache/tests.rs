@@ -1,0 +1,129 @@
+//! The cache over loopback, with a ledger on a real disk.
+
+use panda_http::body::{Body, bytes_response, text_response};
+use panda_http::{ServerSettings, serve};
+use panda_protocol::launchpad::Sum;
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::*;
+
+/// Serves `DATA` at `/good` to who knows the password, other bytes at `/bad`.
+async fn librarian() -> (String, DropGuard) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let stop = CancellationToken::new();
+    let handler =
+        |request: http::Request<hyper::body::Incoming>, _| async move { answer(&request) };
+    tokio::spawn(serve(
+        listener,
+        None,
+        ServerSettings::default(),
+        stop.clone(),
+        handler,
+    ));
+    (base, stop.drop_guard())
+}
+
+fn answer(request: &http::Request<hyper::body::Incoming>) -> http::Response<Body> {
+    // Base64 of `:secret`.
+    let known = request
+        .headers()
+        .get("authorization")
+        .is_some_and(|value| value == "Basic OnNlY3JldA==");
+    match request.uri().path() {
+        "/good" if known => bytes_response(http::StatusCode::OK, "text/plain", DATA),
+        "/bad" => bytes_response(http::StatusCode::OK, "text/plain", "other bytes"),
+        _ => text_response(http::StatusCode::UNAUTHORIZED, "no"),
+    }
+}
+
+const DATA: &str = "an input\n";
+
+fn call(url: Option<String>, password: &str) -> EnsurePresent {
+    EnsurePresent {
+        sum: Sha1::of(DATA.as_bytes()).into(),
+        url,
+        username: String::new(),
+        password: password.into(),
+    }
+}
+
+async fn open(state: &Path) -> (Filecache, Ledger) {
+    let ledger = Ledger::open(&state.join("ledger.sqlite")).unwrap();
+    let cache = Filecache::open(
+        &state.join(DIRECTORY),
+        &FilecacheSettings::default(),
+        ledger.clone(),
+    )
+    .await
+    .unwrap();
+    (cache, ledger)
+}
+
+#[tokio::test]
+async fn each_way_to_be_present_or_not_is_told_in_the_protocols_words() {
+    let (base, _librarian) = librarian().await;
+    let state = tempfile::tempdir().unwrap();
+    let (cache, _) = open(state.path()).await;
+    let told = async |call: EnsurePresent| {
+        let Present { present, info } = cache.ensure_present("panda01", call).await;
+        (present, info)
+    };
+    let good = Some(format!("{base}/good"));
+    assert_eq!(told(call(None, "")).await, (false, "No URL".into()));
+    let (present, info) = told(call(good.clone(), "wrong-secret")).await;
+    assert!(
+        !present && info.starts_with("Error accessing Librarian: ") && info.contains("401"),
+        "{info}"
+    );
+    assert!(!info.contains("wrong-secret"), "{info}");
+    let mismatch = "Digests did not match, removing again!";
+    assert_eq!(
+        told(call(Some(format!("{base}/bad")), "")).await,
+        (false, mismatch.into())
+    );
+    assert_eq!(
+        told(call(good.clone(), "secret")).await,
+        (true, "Download".into())
+    );
+    assert_eq!(told(call(good.clone(), "")).await, (true, "Cache".into()));
+    assert_eq!(told(call(None, "")).await, (true, "No URL".into()));
+    let no_sum = EnsurePresent {
+        sum: Sum("../../etc/passwd".into()),
+        ..call(good, "")
+    };
+    assert_eq!(told(no_sum).await, (false, mismatch.into()));
+    let (present, info) = told(call(Some("file:///etc/passwd".into()), "")).await;
+    assert!(!present || info == "Cache", "{info}");
+}
+
+#[tokio::test]
+async fn pins_survive_a_restart_and_go_with_the_build() {
+    let (base, _librarian) = librarian().await;
+    let state = tempfile::tempdir().unwrap();
+    let sha1 = Sha1::of(DATA.as_bytes());
+    {
+        let (cache, ledger) = open(state.path()).await;
+        let present = cache
+            .ensure_present("panda01", call(Some(format!("{base}/good")), "secret"))
+            .await;
+        assert!(present.present);
+        assert_eq!(ledger.pins().await.unwrap(), [("panda01".to_owned(), sha1)]);
+    }
+    let (cache, ledger) = open(state.path()).await;
+    assert!(Inputs::open(&cache, sha1).await.unwrap().is_some());
+    assert!(cache.hold("panda02", sha1).await.unwrap());
+    cache.release("panda01");
+    // A pin written after the release shows that the release was written before it.
+    assert!(cache.hold("panda03", sha1).await.unwrap());
+    let mut owners: Vec<_> = ledger
+        .pins()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|(slot, _)| slot)
+        .collect();
+    owners.sort();
+    assert_eq!(owners, ["panda02", "panda03"]);
+}

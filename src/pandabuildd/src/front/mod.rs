@@ -1,0 +1,326 @@
+//! Launchpad's side of a slot: the builder protocol's methods and files, answered from the slot's committed
+//! state and the master's own disk. It knows a slot's handle and never a board. A listener chooses the slot
+//! ([`routes`]) and `panda_http` reads the call; see `launchpad-protocol` in the documentation.
+//!
+//! | method | answered from |
+//! | --- | --- |
+//! | `status`, `status_dict` | what the slot's view tells a manager; the log tail from its results |
+//! | `echo`, `info` | faults exactly when `status` does, so that a slot between boots looks like no builder |
+//! | `ensurepresent` | the file cache, for this slot |
+//! | `build` | its type, the file cache, then the slot |
+//! | `abort`, `clean` | the slot |
+//! | `proxy_info` | the running build's arguments |
+//! | `filecache/buildlog` | the log of the build that runs or is kept |
+//! | `filecache/<sha1>` | a result of the build that is kept; never an input |
+
+pub mod routes;
+mod settings;
+
+use std::fmt;
+use std::sync::Arc;
+
+use dxr::Value;
+use panda_http::service::fault;
+use panda_http::{BuilderService, FileError, ServedFile};
+use panda_protocol::digest::Sha1;
+use panda_protocol::launchpad::xml::Fault;
+use panda_protocol::launchpad::{BuildCall, Call, Dialect, FileName, Status, StatusReport};
+use panda_slot::{Answer, Told};
+
+pub use self::settings::FrontSettings;
+use crate::filecache::Filecache;
+use crate::guest::{LOG_NAME, Results};
+use crate::ledger::Ledger;
+use crate::slot::{SlotClosed, SlotHandle};
+
+/// What `builder_version` says.
+const VERSION: &str = concat!("pandabuildd ", env!("CARGO_PKG_VERSION"));
+/// The protocol's version that `info` tells.
+const PROTOCOL: &str = "1.0";
+/// The most characters of a caller's text that an answer repeats.
+const MAX_REPEATED: usize = 100;
+
+/// The build types that the worker of the last proven boot has announced; none before one has.
+pub type Announced = Arc<dyn Fn() -> Option<Vec<String>> + Send + Sync>;
+
+/// What a slot says of itself.
+#[derive(Clone)]
+pub struct Face {
+    /// Which manager the rack speaks to.
+    pub dialect: Dialect,
+    /// Whether that manager knows the builders as virtualised.
+    pub virtualized: bool,
+    /// The architecture tag.
+    pub arch: String,
+    /// The build types to announce until the worker has.
+    pub build_types: Vec<String>,
+    /// Those that the worker has announced.
+    pub announced: Announced,
+}
+
+impl Face {
+    fn build_types(&self) -> Vec<String> {
+        (self.announced)().unwrap_or_else(|| self.build_types.clone())
+    }
+}
+
+impl fmt::Debug for Face {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Face")
+            .field("arch", &self.arch)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One slot, as Launchpad sees it.
+#[derive(Debug, Clone)]
+pub struct SlotFront {
+    slot: SlotHandle,
+    face: Face,
+    results: Results,
+    filecache: Filecache,
+    ledger: Ledger,
+}
+
+impl SlotFront {
+    /// The front of `slot`.
+    #[must_use]
+    pub fn new(
+        slot: SlotHandle,
+        face: Face,
+        results: Results,
+        filecache: Filecache,
+        ledger: Ledger,
+    ) -> Self {
+        Self {
+            slot,
+            face,
+            results,
+            filecache,
+            ledger,
+        }
+    }
+
+    fn told(&self) -> Told {
+        self.slot
+            .view()
+            .told(self.face.dialect, self.face.virtualized)
+    }
+
+    /// Faults when `status` does.
+    fn awake(&self) -> Result<(), Fault> {
+        match self.told() {
+            Told::Fault { reason } => Err(fault(reason)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn status(&self, dialect: Dialect) -> Result<Value, Fault> {
+        let status = match self.told() {
+            Told::Idle => Status::Idle,
+            Told::Building { build_id, attempt } => Status::Building {
+                build_id,
+                logtail: self.results.tail(attempt).await,
+            },
+            Told::Aborting { build_id } => Status::Aborting { build_id },
+            Told::Aborted { build_id, .. } => Status::Aborted { build_id },
+            Told::Waiting {
+                build_id, outcome, ..
+            } => Status::Waiting { build_id, outcome },
+            Told::Fault { reason } => return Err(fault(reason)),
+        };
+        let version = Some(VERSION.to_owned());
+        Ok(StatusReport {
+            version,
+            status,
+            extra: Default::default(),
+        }
+        .to_value(dialect))
+    }
+
+    fn info(&self) -> Value {
+        let types = self
+            .face
+            .build_types()
+            .iter()
+            .map(|name| text(name))
+            .collect();
+        Value::Array(vec![
+            text(PROTOCOL),
+            text(&self.face.arch),
+            Value::Array(types),
+        ])
+    }
+
+    async fn build(&self, call: BuildCall) -> Result<Value, Fault> {
+        let types = self.face.build_types();
+        if !types.contains(&call.build_type) {
+            let known: Vec<String> = types.iter().map(|name| format!("'{name}'")).collect();
+            let info = format!(
+                "{} not in [{}]",
+                repeated(&call.build_type),
+                known.join(", ")
+            );
+            return Ok(pair("BuilderStatus.UNKNOWNBUILDER", &info));
+        }
+        if call.build_type == "binarypackage"
+            && !call
+                .filemap
+                .keys()
+                .any(|name| name.as_str().ends_with(".dsc"))
+        {
+            return Err(fault("build: the filemap has no .dsc"));
+        }
+        let missing = self.missing(&call).await?;
+        if !missing.is_empty() {
+            return Ok(pair("BuilderStatus.UNKNOWNSUM", &missing.join(", ")));
+        }
+        let build_id = call.build_id.clone();
+        match self.slot.build(call).await.map_err(stopping)? {
+            Answer::Building { .. } => Ok(pair("BuilderStatus.BUILDING", build_id.as_str())),
+            other => Err(refusal(&other)),
+        }
+    }
+
+    /// What the build needs and the cache has not; what it has stays for this slot.
+    async fn missing(&self, call: &BuildCall) -> Result<Vec<String>, Fault> {
+        let mut missing = Vec::new();
+        let wanted = std::iter::once(("CHROOTSUM", &call.chroot))
+            .chain(call.filemap.values().map(|sum| ("FILESUM", sum)));
+        for (kind, sum) in wanted {
+            let held = match sum.sha1() {
+                Some(sha1) => self
+                    .filecache
+                    .hold(self.slot.name(), sha1)
+                    .await
+                    .map_err(fault)?,
+                None => false,
+            };
+            if !held {
+                missing.push(format!("{kind} -> {}", repeated(&sum.0)));
+            }
+        }
+        Ok(missing)
+    }
+
+    async fn proxy_info(&self) -> Result<Value, Fault> {
+        let none = || fault("no build with a proxy is running");
+        let view = self.slot.view();
+        let attempt = view.slot.live().ok_or_else(none)?.attempt;
+        let record = self.ledger.attempt(self.slot.name(), attempt).await.map_err(|error| {
+            tracing::error!(slot = self.slot.name(), %error, "a build's arguments cannot be read");
+            fault("the master cannot read its ledger")
+        })?;
+        let call = record.and_then(|record| record.call).ok_or_else(none)?;
+        let endpoint = call
+            .args
+            .get("revocation_endpoint")
+            .ok_or_else(none)?
+            .clone();
+        let fetch_service = matches!(
+            call.args.get("use_fetch_service"),
+            Some(Value::Boolean(true))
+        );
+        let fields = [
+            (
+                "use_fetch_service".to_owned(),
+                Value::Boolean(fetch_service),
+            ),
+            ("revocation_endpoint".to_owned(), endpoint),
+        ];
+        Ok(Value::Struct(fields.into_iter().collect()))
+    }
+}
+
+impl BuilderService for SlotFront {
+    async fn call(&self, call: Call) -> Result<Value, Fault> {
+        match call {
+            Call::Echo(values) => self.awake().map(|()| Value::Array(values)),
+            Call::Info => self.awake().map(|()| self.info()),
+            Call::Status => self.status(self.face.dialect).await,
+            Call::StatusDict => self.status(Dialect::Current).await,
+            Call::EnsurePresent(call) => {
+                let answer = self.filecache.ensure_present(self.slot.name(), call).await;
+                Ok(Value::Array(vec![
+                    Value::Boolean(answer.present),
+                    text(&answer.info),
+                ]))
+            }
+            Call::Build(call) => self.build(*call).await,
+            Call::Abort => match self.slot.abort().await.map_err(stopping)? {
+                Answer::Aborting => Ok(text("BuilderStatus.ABORTING")),
+                other => Err(refusal(&other)),
+            },
+            Call::Clean => match self.slot.clean().await.map_err(stopping)? {
+                Answer::Idle => Ok(text("BuilderStatus.IDLE")),
+                other => Err(refusal(&other)),
+            },
+            Call::ProxyInfo => self.proxy_info().await,
+        }
+    }
+
+    async fn file(&self, name: &FileName) -> Result<Option<ServedFile>, FileError> {
+        let view = self.slot.view();
+        let kept = view.slot.kept.as_ref();
+        let live = view.slot.live();
+        let file = if name.as_str() == LOG_NAME {
+            match live
+                .map(|build| build.attempt)
+                .or(kept.map(|kept| kept.attempt))
+            {
+                Some(attempt) => self.results.open_log(attempt).await?,
+                None => None,
+            }
+        } else {
+            let sha1 = name.as_str().parse::<Sha1>().ok();
+            let result = kept
+                .zip(sha1)
+                .filter(|(kept, sha1)| kept.outcome.filemap.values().any(|result| result == sha1));
+            match result {
+                Some((kept, sha1)) => self.results.open(kept.attempt, sha1).await?,
+                None => None,
+            }
+        };
+        match file {
+            Some(file) => Ok(Some(ServedFile::new(file).await?)),
+            None => Ok(None),
+        }
+    }
+}
+
+fn text(text: &str) -> Value {
+    Value::String(text.to_owned())
+}
+
+fn pair(status: &str, info: &str) -> Value {
+    Value::Array(vec![text(status), text(info)])
+}
+
+/// A caller's text, as an answer or a page may repeat it.
+fn repeated(given: &str) -> String {
+    given
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(MAX_REPEATED)
+        .collect()
+}
+
+fn stopping(closed: SlotClosed) -> Fault {
+    fault(closed.to_string())
+}
+
+fn refusal(answer: &Answer) -> Fault {
+    match answer {
+        Answer::Refused(refusal) => fault(refusal.to_string()),
+        // The machine answers each call with its own answer or a refusal.
+        Answer::Building { .. }
+        | Answer::Aborting
+        | Answer::Idle
+        | Answer::Ready
+        | Answer::Joined
+        | Answer::Done => fault("error"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
