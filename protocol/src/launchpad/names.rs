@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::xml::is_xml_char;
 use crate::digest::Sha1;
 
 /// A build's id: the job's cookie. Opaque, never empty, **the same on every retry of a build**, so
@@ -54,7 +55,7 @@ impl fmt::Display for BuildId {
 pub const MAX_FILE_NAME: usize = 255;
 
 /// A file name that is one plain component: not empty, not `.` or `..`, without `/`, NUL or other
-/// control characters, and at most [`MAX_FILE_NAME`] bytes.
+/// control characters and what XML cannot hold, and at most [`MAX_FILE_NAME`] bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct FileName(String);
@@ -82,7 +83,8 @@ impl TryFrom<String> for FileName {
             && text.len() <= MAX_FILE_NAME
             && text != "."
             && text != ".."
-            && !text.chars().any(|c| c == '/' || c.is_control());
+            // Characters that XML cannot hold could not be told to anyone.
+            && text.chars().all(|c| c != '/' && !c.is_control() && is_xml_char(c));
         if plain {
             Ok(Self(text))
         } else {
@@ -151,7 +153,19 @@ mod tests {
         }
         let long = "é".repeat(128); // 256 bytes
         for bad in [
-            "", ".", "..", "/", "a/", "/a", "../a", "a/../b", "a\0", "a\nb", "a\u{7f}", "a\u{85}",
+            "",
+            ".",
+            "..",
+            "/",
+            "a/",
+            "/a",
+            "../a",
+            "a/../b",
+            "a\0",
+            "a\nb",
+            "a\u{7f}",
+            "a\u{85}",
+            "a\u{ffff}",
             &long,
         ] {
             assert_eq!(name(bad), Err(BadFileName), "{bad:?}");

@@ -24,6 +24,7 @@ use dxr::Value;
 use serde::{Deserialize, Serialize};
 
 use super::names::{BuildId, FileMap, FileName};
+use super::xml::is_xml_char;
 
 /// The longest build id, log tail, relation or version that is read, in bytes: far above what a
 /// builder has to say, far below what would hurt.
@@ -263,7 +264,7 @@ impl StatusReport {
         let mut put = |name: &str, value| fields.insert(name.to_owned(), value);
 
         if let Some(version) = &self.version {
-            put("builder_version", string(version));
+            put("builder_version", shown(version));
         }
         put("builder_status", string(self.status.builder_status()));
         match &self.status {
@@ -288,7 +289,7 @@ impl StatusReport {
                 put("build_status", string(outcome.build_status.as_str()));
                 if outcome.build_status.has_results() {
                     put("filemap", files_to_value(&outcome.filemap));
-                    put("dependencies", string(&outcome.dependencies));
+                    put("dependencies", shown(&outcome.dependencies));
                 }
             }
         }
@@ -373,7 +374,7 @@ fn to_array(status: &Status) -> Vec<Value> {
             if outcome.build_status.has_results() {
                 items.extend([
                     files_to_value(&outcome.filemap),
-                    string(&outcome.dependencies),
+                    shown(&outcome.dependencies),
                 ]);
             }
         }
@@ -422,6 +423,19 @@ fn from_array(items: &[Value]) -> Result<Status, StatusError> {
 
 fn string(text: &str) -> Value {
     Value::String(text.to_owned())
+}
+
+/// Text that came from a program's output: what XML cannot hold is replaced, lest the whole status
+/// could not be told.
+fn shown(text: &str) -> Value {
+    let c = |c| {
+        if is_xml_char(c) {
+            c
+        } else {
+            char::REPLACEMENT_CHARACTER
+        }
+    };
+    Value::String(text.chars().map(c).collect())
 }
 
 fn files_to_value(files: &FileMap) -> Value {

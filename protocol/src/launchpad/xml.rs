@@ -125,7 +125,7 @@ pub fn encode_answer(answer: &Result<Value, Fault>) -> Result<String, XmlError> 
 }
 
 /// Whether XML 1.0 can hold `c` at all (<https://www.w3.org/TR/xml/#charsets>).
-fn is_xml_char(c: char) -> bool {
+pub(super) fn is_xml_char(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
 }
 

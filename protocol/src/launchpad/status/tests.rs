@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::digest::Sha1;
 use crate::launchpad::testing;
+use crate::launchpad::xml::encode_answer;
 
 const SUM: &str = "8ac5eec6b0a0b5e6eb5289572d0b39449bc91c9d";
 
@@ -195,6 +196,29 @@ fn version_and_extra_fields_pass_and_never_override() {
             extra: BTreeMap::clone(&extra),
         };
         assert_eq!(lying.to_value(Dialect::Current), current);
+    }
+}
+
+#[test]
+fn control_characters_in_texts_do_not_keep_a_status_from_being_told() {
+    let outcome = Outcome {
+        build_status: BuildStatus::DepFail,
+        filemap: FileMap::new(),
+        dependencies: "\u{1b}[1mlibfoo\0".to_owned(),
+    };
+    let report = StatusReport {
+        version: Some("1\u{8}".to_owned()),
+        ..StatusReport::bare(Status::Waiting {
+            build_id: id("x"),
+            outcome,
+        })
+    };
+    for dialect in [Dialect::Current, Dialect::Y2011] {
+        let document = encode_answer(&Ok(report.to_value(dialect))).unwrap();
+        assert!(
+            document.contains("<string>\u{fffd}[1mlibfoo\u{fffd}</string>"),
+            "{document}"
+        );
     }
 }
 
