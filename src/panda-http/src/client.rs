@@ -367,7 +367,7 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// At most [`MAX_TEXT`] characters, control characters as spaces.
+/// At most 500 characters, control characters as spaces.
 #[must_use]
 pub fn clean_text(text: &str) -> String {
     let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });

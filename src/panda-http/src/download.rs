@@ -329,26 +329,27 @@ impl Downloader {
         }
         let mut got = 0;
         loop {
-            let piece = response.chunk().await;
-            match (piece, declared) {
-                (Ok(Some(piece)), _) => {
+            match response.chunk().await {
+                Ok(Some(piece)) => {
                     got += piece.len() as u64;
                     if got > max {
                         return Err(too_long());
                     }
                     sink.write(&piece).await?;
                 }
-                (Ok(None), None) => return Ok(()),
-                (Ok(None), Some(declared)) if got == declared => return Ok(()),
-                (Err(error), None) => return Err(transport(place, &error)),
-                (Err(error), _) if error.is_timeout() => return Err(transport(place, &error)),
-                (_, Some(declared)) => {
-                    return Err(DownloadError::Length {
-                        place: place.to_owned(),
-                        declared,
-                        got,
-                    });
-                }
+                Ok(None) => return Ok(()),
+                // The connection's end before the promised one is an error of the connection.
+                Err(error) => match declared {
+                    Some(declared) if !error.is_timeout() => {
+                        let place = place.to_owned();
+                        return Err(DownloadError::Length {
+                            place,
+                            declared,
+                            got,
+                        });
+                    }
+                    _ => return Err(transport(place, &error)),
+                },
             }
         }
     }

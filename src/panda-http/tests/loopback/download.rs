@@ -215,6 +215,7 @@ async fn more_bytes_than_allowed_are_refused_declared_or_not() {
             }
         );
         assert!(bucket.bytes.len() <= written);
+        assert_eq!(bucket.expected, None);
     }
 }
 

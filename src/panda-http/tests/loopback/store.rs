@@ -109,18 +109,30 @@ async fn drafts_written_at_once_do_not_overfill_the_store_together() {
 #[tokio::test]
 async fn the_least_recently_used_goes_first_and_restarts_keep_the_order() {
     let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(directory.path(), 30).unwrap();
+    let mut store = Store::open(directory.path(), 80).unwrap();
     let mut sums = Vec::new();
-    for content in [b"aaaaaaaaaa", b"bbbbbbbbbb", b"cccccccccc"] {
-        sums.push(put(&store, content).await.unwrap());
+    for content in 0..8 {
+        sums.push(put(&store, &[content; 10]).await.unwrap());
     }
-    assert!(store.path(sums[0]).is_some());
-    drop(store);
-    let store = Store::open(directory.path(), 30).unwrap();
-    let fourth = put(&store, b"dddddddddd").await.unwrap();
-    let left = [sums[0], sums[2], fourth].map(|sha1| sha1.to_string());
-    assert_eq!(names(directory.path()), BTreeSet::from(left));
-    assert!(!store.contains(sums[1]));
+    for reopened in [false, true] {
+        // Another order than that of arrival, of names, or of any map.
+        sums.reverse();
+        sums.swap(1, 6);
+        for sha1 in &sums {
+            assert!(store.path(*sha1).is_some());
+        }
+        if reopened {
+            drop(store);
+            store = Store::open(directory.path(), 80).unwrap();
+        }
+        for index in 0..8 {
+            let content = [b'a' + index + 8 * u8::from(reopened); 10];
+            let new = put(&store, &content).await.unwrap();
+            assert!(!store.contains(sums[0]) && store.contains(sums[1]));
+            sums.remove(0);
+            sums.push(new);
+        }
+    }
 }
 
 #[tokio::test]
