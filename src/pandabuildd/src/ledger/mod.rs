@@ -18,6 +18,8 @@ mod grade;
 mod records;
 mod schema;
 mod slots;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -258,6 +260,24 @@ impl Ledger {
         })
         .await
         .map_err(|_| LedgerError::Interrupted)?
+    }
+}
+
+#[cfg(test)]
+impl Ledger {
+    /// [`Ledger::load_slot`], for a caller that is not asynchronous.
+    pub(crate) fn load_slot_now(&self, name: &str) -> Option<Slot> {
+        let connection = self.connection.lock().unwrap();
+        slots::load(&connection, name).unwrap()
+    }
+
+    /// From now on nothing can be written, or it can again, as if the disk were full.
+    pub(crate) fn refuse_writes(&self, refuse: bool) {
+        self.connection
+            .lock()
+            .unwrap()
+            .pragma_update(None, "query_only", refuse)
+            .unwrap();
     }
 }
 

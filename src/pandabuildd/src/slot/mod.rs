@@ -17,7 +17,9 @@ pub mod handle;
 pub mod hands;
 pub mod settings;
 mod task;
+#[cfg(test)]
+mod tests;
 
 pub use handle::{SlotClosed, SlotHandle, View};
-pub use settings::Settings;
+pub use settings::{Settings, SettingsError};
 pub use task::spawn;

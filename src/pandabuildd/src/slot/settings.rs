@@ -41,7 +41,41 @@ impl Default for Settings {
     }
 }
 
+/// A setting that cannot be meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{key} must be {allowed}")]
+pub struct SettingsError {
+    /// The setting.
+    pub key: &'static str,
+    /// What it may be.
+    pub allowed: &'static str,
+}
+
 impl Settings {
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// The first setting that cannot be meant.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let bad = |key, allowed| Err(SettingsError { key, allowed });
+        if !(1..=100).contains(&self.attempts) {
+            return bad("attempts", "from 1 to 100");
+        }
+        if self.moves > 100 {
+            return bad("moves", "at most 100");
+        }
+        if !(1..=3600).contains(&self.clean_wait_seconds) {
+            return bad("clean_wait_seconds", "from 1 to 3600");
+        }
+        if !(1..=86_400).contains(&self.retry_first_seconds) {
+            return bad("retry_first_seconds", "from 1 to 86400");
+        }
+        if !(self.retry_first_seconds..=604_800).contains(&self.retry_most_seconds) {
+            return bad("retry_most_seconds", "from retry_first_seconds to 604800");
+        }
+        Ok(())
+    }
+
     /// What the machine needs to know of these.
     pub(super) fn limits(&self) -> Limits {
         Limits {
@@ -60,7 +94,7 @@ impl Settings {
     pub(super) fn retry_pause(&self, pauses: u32) -> Duration {
         let factor = 1_u64.checked_shl(pauses).unwrap_or(u64::MAX);
         let seconds = self.retry_first_seconds.saturating_mul(factor);
-        Duration::from_secs(seconds.min(self.retry_most_seconds).max(1))
+        Duration::from_secs(seconds.min(self.retry_most_seconds))
     }
 }
 
@@ -78,12 +112,28 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_never_nothing() {
-        let settings = Settings {
-            retry_first_seconds: 0,
-            ..Settings::default()
-        };
-        assert_eq!(settings.retry_pause(9).as_secs(), 1);
+    fn settings_that_cannot_be_meant_are_named_with_what_is_allowed() {
+        assert_eq!(Settings::default().check(), Ok(()));
+        let rows = [
+            ("attempts = 0", "attempts must be from 1 to 100"),
+            ("moves = 101", "moves must be at most 100"),
+            (
+                "clean_wait_seconds = 0",
+                "clean_wait_seconds must be from 1 to 3600",
+            ),
+            (
+                "retry_first_seconds = 0",
+                "retry_first_seconds must be from 1 to 86400",
+            ),
+            (
+                "retry_most_seconds = 59",
+                "retry_most_seconds must be from retry_first_seconds to 604800",
+            ),
+        ];
+        for (text, expected) in rows {
+            let settings: Settings = toml::from_str(text).unwrap();
+            assert_eq!(settings.check().unwrap_err().to_string(), expected);
+        }
     }
 
     #[test]

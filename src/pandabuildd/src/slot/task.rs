@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use super::handle::{Ask, Message, SlotHandle, View};
 use super::hands::{Events, Hands};
 use super::settings::Settings;
-use crate::ledger::{Ledger, NewAttempt};
+use crate::ledger::{Ledger, LedgerError, NewAttempt};
 
 /// Calls that may wait for the task; more wait in their own tasks.
 const MAILBOX: usize = 32;
@@ -43,6 +43,17 @@ pub fn spawn(
     hands: Arc<dyn Hands>,
     settings: Settings,
 ) -> SlotHandle {
+    start(name, initial, ledger, hands, settings).0
+}
+
+/// [`spawn`], with the task itself.
+pub(super) fn start(
+    name: &str,
+    initial: Option<Slot>,
+    ledger: Ledger,
+    hands: Arc<dyn Hands>,
+    settings: Settings,
+) -> (SlotHandle, JoinHandle<()>) {
     let slot = initial.unwrap_or_default();
     let (mailbox, messages) = mpsc::channel(MAILBOX);
     let (events, reports) = mpsc::unbounded_channel();
@@ -71,12 +82,15 @@ pub fn spawn(
         unwritten: None,
         stopping: false,
     };
-    tokio::spawn(task.run(messages, reports));
-    SlotHandle {
-        name,
-        mailbox,
-        view: watched,
-    }
+    let running = tokio::spawn(task.run(messages, reports));
+    (
+        SlotHandle {
+            name,
+            mailbox,
+            view: watched,
+        },
+        running,
+    )
 }
 
 struct Task {
@@ -201,8 +215,13 @@ impl Task {
             .map(|call| NewAttempt { attempt, call });
         match self.commit(&transition.next, accepted).await {
             Ok(()) => self.perform(transition.effects).await,
-            Err(why) => {
-                self.cannot_write(None, why);
+            Err(error) => {
+                // Arguments that cannot be written down say nothing about the ledger.
+                if matches!(error, LedgerError::Unwritable(_)) {
+                    tracing::warn!(slot = %self.name, "{error}");
+                } else {
+                    self.cannot_write(None, &error);
+                }
                 if let Some(reply) = self.callers.remove(&call) {
                     self.reply(reply, Answer::Refused(Refusal::NotRecorded));
                 }
@@ -214,19 +233,20 @@ impl Task {
         let transition = step(&self.slot, event.clone(), &self.limits);
         match self.commit(&transition.next, None).await {
             Ok(()) => self.perform(transition.effects).await,
-            Err(why) => self.cannot_write(Some(event), why),
+            Err(error) => self.cannot_write(Some(event), &error),
         }
     }
 
     /// Writes the new state down and only then takes it over. A state that has not changed is not
     /// written, but for the first, which is to show whether the ledger can be written at all.
-    async fn commit(&mut self, next: &Slot, accepted: Option<NewAttempt>) -> Result<(), String> {
+    async fn commit(
+        &mut self,
+        next: &Slot,
+        accepted: Option<NewAttempt>,
+    ) -> Result<(), LedgerError> {
         let starting = self.view.borrow().fault.is_some() && !self.stopping;
         if *next != self.slot || accepted.is_some() || starting {
-            self.ledger
-                .commit(&self.name, next, accepted)
-                .await
-                .map_err(|error| error.to_string())?;
+            self.ledger.commit(&self.name, next, accepted).await?;
         }
         self.unwritten = None;
         self.show(next.clone());
@@ -266,7 +286,8 @@ impl Task {
             .map(|unwritten| unwritten.why.clone())
     }
 
-    fn cannot_write(&mut self, event: Option<Event>, why: String) {
+    fn cannot_write(&mut self, event: Option<Event>, error: &LedgerError) {
+        let why = error.to_string();
         tracing::error!(slot = %self.name, "{why}");
         if self.unwritten.is_none() {
             self.hands.alert(&why);
@@ -288,8 +309,8 @@ impl Task {
             Some(event) => self.take_event(event).await,
             None => {
                 let same = self.slot.clone();
-                if let Err(why) = self.commit(&same, None).await {
-                    self.cannot_write(None, why);
+                if let Err(error) = self.commit(&same, None).await {
+                    self.cannot_write(None, &error);
                 }
             }
         }

@@ -1,0 +1,265 @@
+//! `kill -9` at every point of a slot's day, and the clean end.
+
+use panda_protocol::launchpad::{BuildStatus, Dialect};
+use panda_slot::{Answer, Board, Event, Limits, Refusal, Slot, Told, step};
+
+use super::{Rig, Settings, What, good};
+use crate::ledger::NewAttempt;
+
+/// What a sound board, power and worker report to what the hands are told.
+fn reply(what: &What) -> Vec<Event> {
+    match *what {
+        What::Cut(boot) => vec![Event::CutSeen { boot }],
+        What::Boot(boot) | What::Prove(boot) => vec![Event::Proved { boot }],
+        What::Guest { boot, attempt, .. } => {
+            vec![
+                Event::Acknowledged { attempt, boot },
+                Event::Finished { attempt, boot },
+            ]
+        }
+        What::Collect(boot, attempt) => vec![Event::Collected {
+            attempt,
+            boot,
+            outcome: good(),
+        }],
+        What::Abort(boot, attempt) => vec![Event::AbortEnded { attempt, boot }],
+        What::PowerOff | What::DropKept(_) | What::BuildEnded(_) | What::Alert | What::LetGo(_) => {
+            vec![]
+        }
+    }
+}
+
+/// Lets a sound board report, one thing that the hands are told after another, until the slot is Fresh
+/// and proven to this daemon, or `most` things were told. Says how many were.
+async fn goes_on(rig: &mut Rig, most: usize) -> usize {
+    let mut done = 0;
+    let mut watch = rig.slot.watch();
+    while done < most {
+        let told = tokio::select! {
+            biased;
+            told = rig.told() => told,
+            _ = watch.wait_for(|view| view.is_fresh()) => return done,
+        };
+        done += 1;
+        for event in reply(&told.what) {
+            told.report(event);
+        }
+    }
+    done
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_build_survives_a_kill_at_every_point_of_its_life() {
+    let mut kills = 0;
+    for after in 0.. {
+        let mut rig = Rig::new().await;
+        rig.boots(1).await;
+        assert_eq!(rig.builds().await, Answer::Building { attempt: 1 });
+        // Killed after so many things that the hands were told.
+        let done = goes_on(&mut rig, after).await;
+        let mut rig = rig.killed().await;
+        goes_on(&mut rig, usize::MAX).await;
+        let view = rig.slot.view();
+        let kept = view
+            .slot
+            .kept
+            .clone()
+            .unwrap_or_else(|| panic!("lost after {after}"));
+        assert_eq!((kept.attempt, kept.outcome), (1, good()), "after {after}");
+        assert!(
+            view.slot.boot >= 2,
+            "the build's board was not cut, after {after}"
+        );
+        assert_eq!(rig.slot.clean().await.unwrap(), Answer::Idle);
+        assert_eq!(rig.slot.view().told(Dialect::Current, true), Told::Idle);
+        assert_eq!(
+            rig.ledger
+                .attempt("panda01", 1)
+                .await
+                .unwrap()
+                .unwrap()
+                .call,
+            None
+        );
+        kills += 1;
+        if done < after {
+            break;
+        }
+    }
+    assert!(kills > 8, "only {kills} points");
+}
+
+/// The states that a build goes through, each as it is committed.
+fn states() -> Vec<(Slot, Option<NewAttempt>)> {
+    let limits = Limits {
+        attempts: 3,
+        moves: 2,
+        dialect: Dialect::Current,
+    };
+    let (attempt, boot) = (1, 1);
+    let events = [
+        Event::Recover,
+        Event::CutSeen { boot },
+        Event::Proved { boot },
+        Event::Build {
+            call: 1,
+            build_id: super::build_id(),
+        },
+        Event::Acknowledged { attempt, boot },
+        Event::Finished { attempt, boot },
+        Event::Collected {
+            attempt,
+            boot,
+            outcome: good(),
+        },
+        Event::CutSeen { boot: 2 },
+        Event::Proved { boot: 2 },
+    ];
+    let mut slot = Slot::new();
+    let mut states = Vec::new();
+    for event in events {
+        let accepted = matches!(event, Event::Build { .. }).then(|| NewAttempt {
+            attempt,
+            call: super::build_call(),
+        });
+        slot = step(&slot, event, &limits).next;
+        states.push((slot.clone(), accepted));
+    }
+    states
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kill_between_a_commit_and_its_effects_loses_no_build_and_hangs_no_slot() {
+    let all = states();
+    for killed_at in 1..=all.len() {
+        let dir = std::sync::Arc::new(tempfile::tempdir().unwrap());
+        let ledger = crate::ledger::Ledger::open(&dir.path().join("ledger.sqlite")).unwrap();
+        for (slot, accepted) in &all[..killed_at] {
+            ledger
+                .commit("panda01", slot, accepted.clone())
+                .await
+                .unwrap();
+        }
+        drop(ledger);
+        let mut rig = Rig::on(dir, Settings::default()).await;
+        goes_on(&mut rig, usize::MAX).await;
+        let view = rig.slot.view();
+        assert!(view.is_fresh(), "{view:?}");
+        let outcome = view.slot.kept.map(|kept| kept.outcome.build_status);
+        let accepted = all[..killed_at]
+            .iter()
+            .any(|(_, accepted)| accepted.is_some());
+        assert_eq!(
+            outcome,
+            accepted.then_some(BuildStatus::Ok),
+            "killed at {killed_at}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fresh_board_is_not_idle_after_a_restart_until_it_has_proved_itself_again() {
+    let mut rig = Rig::new().await;
+    rig.boots(1).await;
+    assert!(rig.slot.view().is_idle());
+    let mut rig = rig.killed().await;
+    // Not even in the moment before the task's first step.
+    assert!(!rig.slot.view().is_idle() && !rig.slot.view().is_fresh());
+    let prove = rig.expect(What::Prove(1)).await;
+    assert!(!rig.slot.view().is_idle());
+    prove.report(Event::Proved { boot: 1 });
+    rig.view(|view| view.is_idle()).await;
+    rig.expect_nothing_for(std::time::Duration::from_secs(10))
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_running_build_is_rejoined_on_its_own_boot() {
+    let mut rig = Rig::new().await;
+    rig.boots(1).await;
+    rig.builds().await;
+    let guest = rig
+        .expect(What::Guest {
+            boot: 1,
+            attempt: 1,
+            acknowledged: false,
+        })
+        .await;
+    guest.report(Event::Acknowledged {
+        attempt: 1,
+        boot: 1,
+    });
+    rig.view(|view| view.slot.live().is_some_and(|build| build.acknowledged))
+        .await;
+    let mut rig = rig.killed().await;
+    rig.expect(What::Prove(1))
+        .await
+        .report(Event::Proved { boot: 1 });
+    rig.expect(What::Guest {
+        boot: 1,
+        attempt: 1,
+        acknowledged: true,
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_answers_what_waits_and_leaves_the_board_alone() {
+    let mut rig = Rig::new().await;
+    rig.boots(1).await;
+    rig.builds().await;
+    let guest = rig
+        .expect(What::Guest {
+            boot: 1,
+            attempt: 1,
+            acknowledged: false,
+        })
+        .await;
+    guest.report(Event::Finished {
+        attempt: 1,
+        boot: 1,
+    });
+    let collect = rig.expect(What::Collect(1, 1)).await;
+    collect.report(Event::Collected {
+        attempt: 1,
+        boot: 1,
+        outcome: good(),
+    });
+    rig.expect(What::Cut(2)).await;
+    rig.expect(What::BuildEnded(1)).await;
+    let slot = rig.slot.clone();
+    let clean = tokio::spawn(async move { slot.clean().await });
+    rig.view(|view| {
+        view.slot
+            .kept
+            .as_ref()
+            .is_some_and(|kept| kept.cleaning.is_some())
+    })
+    .await;
+
+    rig.slot.close().await;
+    assert_eq!(clean.await.unwrap(), Ok(Answer::Refused(Refusal::NotReady)));
+    assert_eq!(rig.told().await.what, What::LetGo("cut"));
+    assert!(
+        rig.tells.recv().await.is_none(),
+        "the hands are told nothing more"
+    );
+    rig.slot.build(super::build_call()).await.unwrap_err();
+    let stored = rig.ledger.load_slot("panda01").await.unwrap().unwrap();
+    assert!(matches!(stored.board, Board::Cutting { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_is_about_to_stop_says_idle_no_more_but_takes_the_build_it_promised() {
+    let mut rig = Rig::new().await;
+    rig.boots(1).await;
+    rig.slot.quiesce().await.unwrap();
+    let view = rig.view(|view| view.fault.is_some()).await;
+    let reason = "the daemon is stopping".to_owned();
+    assert_eq!(view.told(Dialect::Current, true), Told::Fault { reason });
+    assert_eq!(
+        view.told(Dialect::Y2011, true),
+        Told::Aborting { build_id: None }
+    );
+    assert_eq!(rig.builds().await, Answer::Building { attempt: 1 });
+}
