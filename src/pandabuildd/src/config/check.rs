@@ -137,7 +137,10 @@ fn networks(file: &File) -> Result<(), Problem> {
                 .all(|byte| byte.len() == 2 && u8::from_str_radix(byte, 16).is_ok())
     };
     for slot in &file.slot {
-        let network = &slot.get_ref().network;
+        let Some(settings) = &slot.get_ref().network else {
+            continue;
+        };
+        let network = settings.get_ref();
         let servers = &network.nameservers;
         for (right, text) in [
             (
@@ -162,7 +165,7 @@ fn networks(file: &File) -> Result<(), Problem> {
             ),
         ] {
             if !right {
-                return Err(Problem::within(slot.span(), "slot.network", text));
+                return Err(Problem::within(settings.span(), "slot.network", text));
             }
         }
     }
@@ -265,16 +268,16 @@ fn sockets(file: &File) -> Result<(), Problem> {
         ];
         for (key, driver) in drivers {
             let Some(driver) = driver else { continue };
-            let path: &Path = &driver.get_ref().socket;
+            let path: &Path = driver.socket.get_ref();
             let text = path.display().to_string();
             if text.is_empty() || path.as_os_str().len() > MAX_SOCKET {
                 return Err(Problem::at(
-                    driver.span(),
+                    driver.socket.span(),
                     key,
                     format!("{text:?}: expected a path of 1 to {MAX_SOCKET} bytes"),
                 ));
             }
-            taken.take(text, name.get_ref(), driver.span(), key)?;
+            taken.take(text, name.get_ref(), driver.socket.span(), key)?;
         }
     }
     Ok(())

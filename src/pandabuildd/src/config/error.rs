@@ -92,7 +92,9 @@ impl Problem {
                     .strip_prefix(last)
                     .is_some_and(|rest| rest.trim_start().starts_with('='))
             };
+            // Not beyond the table: the next header begins another.
             let after = text.lines().enumerate().skip(table - 1);
+            let after = after.take_while(|(at, line)| *at < table || !line.starts_with('['));
             after
                 .map(|(at, line)| (at + 1, line))
                 .find(|(_, line)| written(line))

@@ -25,17 +25,17 @@ pub struct SlotSettings {
     pub link: Spanned<SocketAddr>,
     /// The board's network.
     #[serde(default)]
-    pub network: NetworkSettings,
+    pub network: Option<Spanned<NetworkSettings>>,
     /// Which board belongs here.
     #[serde(default)]
     pub board: ExpectedBoard,
     /// The board's supply.
-    pub power: Spanned<TwinSocket>,
+    pub power: TwinSocket,
     /// The port of its OTG.
-    pub pipe: Spanned<TwinSocket>,
+    pub pipe: TwinSocket,
     /// Its serial console, where there is one.
     #[serde(default)]
-    pub console: Option<Spanned<TwinSocket>>,
+    pub console: Option<TwinSocket>,
 }
 
 impl SlotSettings {
@@ -55,14 +55,22 @@ impl SlotSettings {
         self.listen.as_ref().map(|listen| *listen.get_ref())
     }
 
+    /// What the board is told of its network.
+    #[must_use]
+    pub fn network(&self) -> Network {
+        let name = self.name.get_ref();
+        match &self.network {
+            Some(settings) => settings.get_ref().network(name),
+            None => NetworkSettings::default().network(name),
+        }
+    }
+
     /// With relative paths taken from `base`.
     pub(super) fn based(mut self, base: &Path) -> Self {
-        for socket in [&mut self.power, &mut self.pipe]
-            .into_iter()
-            .chain(&mut self.console)
-        {
-            let socket = socket.get_mut();
-            socket.socket = base.join(&socket.socket);
+        let drivers = [&mut self.power, &mut self.pipe];
+        for driver in drivers.into_iter().chain(&mut self.console) {
+            let socket = driver.socket.get_mut();
+            *socket = base.join(&*socket);
         }
         self
     }
@@ -86,8 +94,7 @@ pub struct NetworkSettings {
 
 impl NetworkSettings {
     /// As the board of `slot` is told.
-    #[must_use]
-    pub fn network(&self, slot: &str) -> Network {
+    fn network(&self, slot: &str) -> Network {
         Network {
             address: self.address.clone(),
             gateway: self.gateway.clone(),
@@ -105,7 +112,7 @@ pub struct TwinSocket {
     /// The only driver so far.
     pub driver: TwinDriver,
     /// The socket's path.
-    pub socket: PathBuf,
+    pub socket: Spanned<PathBuf>,
 }
 
 /// The driver of a virtual board.

@@ -76,7 +76,7 @@ fn a_right_file_is_taken_whole_with_paths_from_its_directory() {
     assert_eq!(config.rack.state_dir, Path::new("/etc/state"));
     assert_eq!(config.rack.image, Path::new("/images/good"));
     assert_eq!(
-        config.slots[0].power.get_ref().socket,
+        config.slots[0].power.socket.get_ref(),
         Path::new("/etc/b/1/power")
     );
     assert_eq!(
@@ -103,7 +103,7 @@ fn an_unknown_key_names_file_line_and_what_is_allowed() {
     );
     let error = error_in_boot("rom_windows_ms = 1");
     assert!(
-        error.contains("line 9") && error.contains("rom_window_ms"),
+        error.contains("line 10") && error.contains("rom_window_ms"),
         "{error}"
     );
 }
@@ -156,41 +156,41 @@ fn a_value_out_of_range_names_its_line_and_key() {
 #[test]
 fn slots_that_share_something_are_refused_with_the_second_ones_line() {
     for (from, to, line, key) in [
-        ("name = \"panda02\"", "name = \"panda01\"", 19, "slot.name"),
+        ("name = \"panda02\"", "name = \"panda01\"", 20, "slot.name"),
         (
             "name = \"panda02\"",
             "name = \"panda02\"\nhosts = [\"PANDA01.Rack.example\"]",
-            20,
+            21,
             "slot.hosts",
         ),
         (
             "link = \"127.0.0.1:8402\"",
             "link = \"127.0.0.1:8401\"",
-            21,
+            22,
             "slot.link",
         ),
         (
             "listen = \"127.0.0.1:8222\"",
             "listen = \"127.0.0.1:8300\"",
-            20,
+            21,
             "slot.listen",
         ),
         (
             "listen = \"127.0.0.1:8222\"",
             "listen = \"0.0.0.0:8221\"",
-            20,
+            21,
             "slot.listen",
         ),
         (
             "socket = \"b/2/power\"",
             "socket = \"b/1/pipe\"",
-            22,
+            25,
             "slot.power.socket",
         ),
         (
             "socket = \"b/2/pipe\"",
             "socket = \"b/2/power\"",
-            25,
+            28,
             "slot.pipe.socket",
         ),
     ] {
@@ -277,7 +277,7 @@ fn a_network_that_no_board_could_take_is_refused() {
             .unwrap_err()
             .to_string();
         assert!(
-            text.contains(&format!("line 27: slot.network.{key}: expected")),
+            text.contains(&format!("line 30: slot.network.{key}: expected")),
             "{text}"
         );
     }

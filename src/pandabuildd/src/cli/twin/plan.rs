@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(config.front.listen.unwrap().to_string(), "127.0.0.1:8221");
         assert_eq!(config.rack.state_dir, Path::new("/state/."));
         assert_eq!(
-            config.slots[1].pipe.get_ref().socket,
+            config.slots[1].pipe.socket.get_ref(),
             Path::new("/state/twin/boards/panda02/pipe.sock")
         );
     }
