@@ -82,9 +82,15 @@ impl LogScan {
             self.package_output = true;
         } else if line.starts_with(NEEDS_FORCE) {
             self.needs_force = true;
-        } else if line.starts_with(REPORT_BEGINS) {
+        } else if line.ends_with(REPORT_BEGINS) {
             self.in_report = true;
         } else if self.in_report {
+            // Apt writes "E" and ": message" apart, and its report to another stream: the letter
+            // of a later error may have got before a line of the report.
+            let line = line
+                .strip_prefix('E')
+                .filter(|rest| rest.starts_with(' '))
+                .unwrap_or(line);
             self.in_report = line.starts_with([' ', '\t']) && self.report.len() < MAX_REPORT;
             if self.in_report {
                 self.report.push(line.to_owned());
@@ -159,7 +165,7 @@ struct Complaint {
 /// of the same subject without it, and alternatives as lines that end in ` or`.
 fn complaints(report: &[String]) -> Vec<(Complaint, Kind)> {
     let mut found = Vec::new();
-    let mut ours = false;
+    let (mut ours, mut depends) = (false, false);
     let mut pending: Vec<(Alternative, Kind)> = Vec::new();
     for line in report {
         let mut text = line.trim();
@@ -167,8 +173,18 @@ fn complaints(report: &[String]) -> Vec<(Complaint, Kind)> {
             ours = subject.trim().starts_with("sbuild-build-depends-");
             text = rest.trim();
         }
-        for prefix in ["Depends: ", "PreDepends: ", "Pre-Depends: "] {
-            text = text.strip_prefix(prefix).unwrap_or(text);
+        if let Some((field, rest)) = text.split_once(": ")
+            && field
+                .bytes()
+                .all(|byte| byte.is_ascii_alphabetic() || byte == b'-')
+        {
+            depends = matches!(field, "Depends" | "PreDepends" | "Pre-Depends");
+            text = rest;
+        }
+        if !depends {
+            // A conflict: nothing that could be waited for.
+            pending.clear();
+            continue;
         }
         let (text, more) = match text.strip_suffix(" or") {
             Some(text) => (text, true),
@@ -332,6 +348,25 @@ mod tests {
              {SUBJECT}libfoo-dev but it is not going to be installed\n"
         ));
         assert_eq!(depfail(&read(&log, 3)).as_deref(), Some("libfoo1 (= 1.0)"));
+    }
+
+    #[test]
+    fn an_errors_letter_that_got_before_the_report_does_not_hide_it() {
+        for (from, to) in [
+            ("The following", "EThe following"),
+            (SUBJECT, &format!("E{SUBJECT}")),
+        ] {
+            let log = log(&format!("{SUBJECT}a but it is not installable\n")).replace(from, to);
+            assert_eq!(depfail(&read(&log, 3)).as_deref(), Some("a"), "{log}");
+        }
+    }
+
+    #[test]
+    fn a_conflict_is_nothing_to_wait_for() {
+        let log = log(
+            " b : Conflicts: a but 1 is to be installed\n     Breaks: c (< 2) but 1 is to be installed\n",
+        );
+        assert_eq!(read(&log, 3), Reading::PackageFail);
     }
 
     #[test]

@@ -79,6 +79,9 @@ fn alternative(text: &str, arch: &str) -> Option<Alternative> {
     {
         return None;
     }
+    if !rest.trim_start().is_empty() && !rest.trim_start().starts_with(['(', '[', '<']) {
+        return None;
+    }
     if let Some(list) = bracketed(rest, '[', ']')
         && !architecture_holds(list, arch)
     {

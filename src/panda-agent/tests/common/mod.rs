@@ -19,29 +19,29 @@ use panda_protocol::launchpad::{
 };
 
 /// A tarball that no executor looks into.
-pub const TARBALL: &[u8] = b"a chroot";
+pub(crate) const TARBALL: &[u8] = b"a chroot";
 /// How long a build of a test may take; far more than any takes.
-pub const LIMIT: Duration = Duration::from_secs(300);
+pub(crate) const LIMIT: Duration = Duration::from_secs(300);
 
 /// A running `panda-agent worker`.
-pub struct TestWorker {
+pub(crate) struct TestWorker {
     child: Child,
-    pub url: String,
-    pub client: BuilderClient,
-    pub endpoint: Endpoint,
-    pub directory: tempfile::TempDir,
+    pub(crate) url: String,
+    pub(crate) client: BuilderClient,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) directory: tempfile::TempDir,
 }
 
 impl TestWorker {
     /// With an executor and further options; `inputs` are in its cache.
-    pub fn with_executor(executor: &str, inputs: &[&[u8]], options: &[&str]) -> Self {
+    pub(crate) fn with_executor(executor: &str, inputs: &[&[u8]], options: &[&str]) -> Self {
         let mut all = vec!["--executor", executor];
         all.extend_from_slice(options);
         Self::start(inputs, &all)
     }
 
     /// With `options`; `inputs` are in its cache.
-    pub fn start(inputs: &[&[u8]], options: &[&str]) -> Self {
+    pub(crate) fn start(inputs: &[&[u8]], options: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let cache = directory.path().join("filecache");
         std::fs::create_dir(&cache).unwrap();
@@ -51,7 +51,7 @@ impl TestWorker {
         Self::start_in(directory, options)
     }
 
-    pub fn start_in(directory: tempfile::TempDir, options: &[&str]) -> Self {
+    pub(crate) fn start_in(directory: tempfile::TempDir, options: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_panda-agent"))
             .args(["worker", "--listen", "127.0.0.1:0", "--state"])
             .arg(directory.path())
@@ -89,27 +89,27 @@ impl TestWorker {
         }
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// SIGKILL: the worker has no chance to tidy up.
-    pub fn kill(mut self) -> tempfile::TempDir {
+    pub(crate) fn kill(mut self) -> tempfile::TempDir {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap())
     }
 
-    pub async fn status(&self) -> Status {
+    pub(crate) async fn status(&self) -> Status {
         self.report().await.status
     }
 
-    pub async fn report(&self) -> StatusReport {
+    pub(crate) async fn report(&self) -> StatusReport {
         self.client.status().await.unwrap()
     }
 
     /// Starts a build and waits until it has ended.
-    pub async fn build(&self, call: BuildCall) -> Outcome {
+    pub(crate) async fn build(&self, call: BuildCall) -> Outcome {
         assert_eq!(
             self.client.build(call).await.unwrap(),
             BuildAnswer::Building
@@ -118,7 +118,7 @@ impl TestWorker {
     }
 
     /// Waits until the build has ended.
-    pub async fn ended(&self) -> Outcome {
+    pub(crate) async fn ended(&self) -> Outcome {
         self.until(|status| matches!(status, Status::Waiting { .. }))
             .await;
         match self.status().await {
@@ -128,7 +128,7 @@ impl TestWorker {
     }
 
     /// Asks for the status until it is as wanted.
-    pub async fn until(&self, wanted: impl Fn(&Status) -> bool) {
+    pub(crate) async fn until(&self, wanted: impl Fn(&Status) -> bool) {
         let asked = async {
             while !wanted(&self.status().await) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -140,7 +140,7 @@ impl TestWorker {
     }
 
     /// Waits until the log holds `text`.
-    pub async fn log_with(&self, text: &str) -> String {
+    pub(crate) async fn log_with(&self, text: &str) -> String {
         let asked = async {
             loop {
                 let log = self.log().await;
@@ -156,14 +156,14 @@ impl TestWorker {
     }
 
     /// The build log as it is served.
-    pub async fn log(&self) -> String {
+    pub(crate) async fn log(&self) -> String {
         let (status, bytes) = self.file("buildlog").await;
         assert_eq!(status, 200);
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// A file as it is served.
-    pub async fn file(&self, name: &str) -> (u16, Vec<u8>) {
+    pub(crate) async fn file(&self, name: &str) -> (u16, Vec<u8>) {
         let path = format!("/filecache/{name}");
         let (status, bytes) = self.endpoint.get(&path, 1 << 30, LIMIT).await.unwrap();
         (status.as_u16(), bytes.to_vec())
@@ -177,20 +177,20 @@ impl Drop for TestWorker {
     }
 }
 
-pub fn text(text: &str) -> Value {
+pub(crate) fn text(text: &str) -> Value {
     Value::String(text.to_owned())
 }
 
-pub fn name(name: &str) -> FileName {
+pub(crate) fn name(name: &str) -> FileName {
     FileName::try_from(name.to_owned()).unwrap()
 }
 
-pub fn id(id: &str) -> BuildId {
+pub(crate) fn id(id: &str) -> BuildId {
     BuildId::try_from(id.to_owned()).unwrap()
 }
 
 /// A build of `hello_1.0.dsc`, whose bytes are `dsc`.
-pub fn call(dsc: &[u8]) -> BuildCall {
+pub(crate) fn call(dsc: &[u8]) -> BuildCall {
     BuildCall {
         build_id: id("PACKAGEBUILD-1"),
         build_type: "binarypackage".to_owned(),
@@ -210,14 +210,14 @@ pub fn call(dsc: &[u8]) -> BuildCall {
 }
 
 /// `call` with the bytes that tests use most.
-pub const DSC: &[u8] = b"Source: hello\nVersion: 1.0\n";
+pub(crate) const DSC: &[u8] = b"Source: hello\nVersion: 1.0\n";
 
-pub fn bare(status: BuildStatus) -> Outcome {
+pub(crate) fn bare(status: BuildStatus) -> Outcome {
     Outcome::bare(status)
 }
 
 /// Processes of this host, in whatever namespace, whose command line holds `mark`.
-pub fn processes_with(mark: &str) -> Vec<PathBuf> {
+pub(crate) fn processes_with(mark: &str) -> Vec<PathBuf> {
     std::fs::read_dir("/proc")
         .unwrap()
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -229,7 +229,7 @@ pub fn processes_with(mark: &str) -> Vec<PathBuf> {
 }
 
 /// Waits until no process whose command line holds `mark` is left.
-pub async fn gone(mark: &str, limit: Duration) {
+pub(crate) async fn gone(mark: &str, limit: Duration) {
     let gone = async {
         while !processes_with(mark).is_empty() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -240,7 +240,7 @@ pub async fn gone(mark: &str, limit: Duration) {
 }
 
 /// Mount points of this process's namespace below `path`.
-pub fn mounts_below(path: &Path) -> usize {
+pub(crate) fn mounts_below(path: &Path) -> usize {
     let path = path.to_string_lossy().into_owned();
     std::fs::read_to_string("/proc/self/mounts")
         .unwrap()
