@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use panda_twin::sockets::SocketPaths;
-use support::{CLINGING, Host, image, is_held};
+use support::{CLINGING, Host, LIMIT, image, is_held};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_panda-twin");
 
@@ -109,8 +109,10 @@ async fn machines_die_with_a_twin_that_is_killed_and_the_next_one_starts_clean()
     program.signal(Signal::SIGKILL);
     program.child.wait().unwrap();
     // Returns when the last process of the machine is gone.
-    tokio::task::spawn_blocking(move || alive.lock())
+    let gone = tokio::task::spawn_blocking(move || alive.lock());
+    tokio::time::timeout(LIMIT, gone)
         .await
+        .unwrap()
         .unwrap()
         .unwrap();
     assert!(host.dir.join("ram").exists());

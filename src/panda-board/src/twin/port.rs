@@ -27,6 +27,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::wire::{FrameReader, FromDriver, FromTwin, MAX_TRANSFER, Refused};
 use crate::{Pipe, PipeError, Port, Presence};
@@ -279,8 +280,13 @@ impl Task {
             match UnixStream::connect(&self.socket).await {
                 Ok(stream) => {
                     tracing::debug!(socket = %self.socket.display(), "connected to the twin's port");
-                    (pause, silent) = (PAUSE, false);
+                    let since = Instant::now();
                     let error = self.connected(stream).await;
+                    // Whoever is cut off again at once does not come back at once.
+                    if since.elapsed() > LONGEST_PAUSE {
+                        pause = PAUSE;
+                    }
+                    silent = false;
                     log(&self.socket, "the twin's port was lost", &error);
                 }
                 Err(error) if !silent => {

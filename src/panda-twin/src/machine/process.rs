@@ -13,6 +13,9 @@
 //! start nothing), its child, the namespace's first process, is killed, and it goes on: the kernel ends a first
 //! process only when everything else in its PID namespace is dead and reaped, whatever it had forked, and
 //! `unshare` ends after that. When the thread has reaped `unshare`, the machine is gone.
+//!
+//! It is **no security boundary**: run by root, the machine is root on this host, with its files and network.
+//! It is there to run the whole chain without hardware, on sources that one would build on this host.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, PipeWriter, Read};
@@ -245,7 +248,8 @@ fn wait(child: &Child, stage: &Mutex<Stage>) -> Result<bool, MachineError> {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::WNOWAIT;
         match waitid(Id::Pid(unshare), flags) {
             Ok(WaitStatus::Stopped(..)) => {
-                waitid(Id::Pid(unshare), WaitPidFlag::WSTOPPED).map_err(failed)?;
+                let seen = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG;
+                waitid(Id::Pid(unshare), seen).map_err(failed)?;
                 if *lock(stage) == Stage::Ending {
                     end_stopped(unshare);
                 }
