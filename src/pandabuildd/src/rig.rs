@@ -256,9 +256,13 @@ impl Hands for Rig {
             why: Lost::Refused(INTERNAL.to_owned()),
         };
         self.start(events, failed, async move {
-            let why = inner
-                .prove(boot, || send(&proofs, Event::Proved { boot }))
-                .await;
+            let mut first = Some(Event::Proved { boot });
+            let proved = || {
+                if let Some(event) = first.take() {
+                    send(&proofs, event);
+                }
+            };
+            let why = inner.prove(boot, proved).await;
             Event::Lost { boot, why }
         })
     }

@@ -99,19 +99,22 @@ async fn arrival(
     }
 }
 
-/// A device that says it is an OMAP boot ROM.
-#[must_use]
-pub fn is_rom(device: Device) -> bool {
-    device.vendor == rom::USB_VENDOR
-        && [rom::USB_PRODUCT_4430, rom::USB_PRODUCT_4460].contains(&device.product)
-        && device.interface_class == rom::USB_INTERFACE_CLASS
+/// A device that is an OMAP boot ROM, as far as its descriptors tell.
+fn is_rom(device: Device) -> bool {
+    names_rom(device) && device.interface_class == rom::USB_INTERFACE_CLASS
 }
 
-/// Returns when a boot ROM is on the port of a board that is not being booted; never otherwise.
+fn names_rom(device: Device) -> bool {
+    device.vendor == rom::USB_VENDOR
+        && [rom::USB_PRODUCT_4430, rom::USB_PRODUCT_4460].contains(&device.product)
+}
+
+/// Returns when something that calls itself a boot ROM is on the port of a board that is not being booted;
+/// never otherwise.
 pub async fn wait_for_unawaited_rom(mut port: watch::Receiver<Presence>) {
     loop {
         if let Presence::Device(device) = *port.borrow_and_update()
-            && is_rom(device)
+            && names_rom(device)
         {
             return;
         }

@@ -69,6 +69,10 @@ pub(crate) fn lost(error: &ClientError) -> Lost {
         | ClientError::StatusAnswer(_)
         | ClientError::Malformed(_)
         | ClientError::TooLong(_) => Lost::Lied(error.to_string()),
+        // The fault's text is the board's, and may quote a build's arguments: these hold passwords.
+        ClientError::Fault { code, .. } => {
+            Lost::Refused(format!("the worker answers fault {code}"))
+        }
         _ => Lost::Refused(error.to_string()),
     }
 }

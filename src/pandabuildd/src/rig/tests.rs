@@ -1,7 +1,6 @@
 //! The real hands of a slot: a board in memory whose machine is a toy agent that is started from the boot
 //! image that arrived, a real depot, a real link, a real ledger.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use panda_board::{PowerError, PowerState};
@@ -23,6 +22,8 @@ use crate::depot::tests::TestInputs;
 use crate::guest::toy::{Toy, ToyAgent, build_id, building, waiting};
 use crate::images::process;
 use crate::ledger::{Grade, NewAttempt};
+
+mod twin;
 
 const SLOT: &str = "panda01";
 
@@ -102,6 +103,22 @@ impl Rack {
     }
 
     async fn start_with(&self, power: Arc<dyn Power>, guest: GuestSettings) -> Daemon {
+        let boot = BootSettings {
+            cut_hold_ms: 5,
+            ..BootSettings::default()
+        };
+        self.start_on(power, Arc::new(self.board.clone()), boot, guest)
+            .await
+    }
+
+    /// A daemon whose board is behind `power` and `port`.
+    async fn start_on(
+        &self,
+        power: Arc<dyn Power>,
+        port: Arc<dyn Port>,
+        boot: BootSettings,
+        guest: GuestSettings,
+    ) -> Daemon {
         let master = Arc::new(KeyAndCertificate::master(self.state.path()).unwrap());
         let own = Identity::from_pem(&master.certificate_pem, &master.key_pem).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -127,7 +144,7 @@ impl Rack {
             },
             expected: ExpectedBoard::default(),
             power,
-            port: Arc::new(self.board.clone()),
+            port,
             sense: None,
             image: self.image.clone(),
             master,
@@ -135,10 +152,7 @@ impl Rack {
             depot,
             inputs,
             results: Results::at(self.state.path(), SLOT, &[1]).unwrap(),
-            boot: BootSettings {
-                cut_hold_ms: 5,
-                ..BootSettings::default()
-            },
+            boot,
             guest: GuestSettings {
                 poll_ms: 1,
                 prove_ms: 1,
@@ -207,7 +221,7 @@ fn call() -> BuildCall {
         build_type: "binarypackage".to_owned(),
         chroot: Sum::from(Sha1::of(b"chroot")),
         filemap: [(name, Sum::from(Sha1::of(b"dsc")))].into(),
-        args: BTreeMap::new(),
+        args: [("suite".to_owned(), dxr::Value::String("noble".to_owned()))].into(),
     }
 }
 
