@@ -3,7 +3,7 @@
 
 use panda_protocol::launchpad::{BuildId, BuildStatus, Dialect, Outcome};
 
-use super::Step;
+use super::{Step, for_people};
 use crate::board::{Board, Build, Errand, Phase, Rejoin};
 use crate::event::{Answer, CallId, Effect, Refusal};
 
@@ -238,9 +238,9 @@ impl Step<'_> {
     }
 
     /// Settling then takes the power of a slot that has no build.
-    pub(super) fn handle_hold(&mut self, call: CallId, reason: String) {
+    pub(super) fn handle_hold(&mut self, call: CallId, reason: &str) {
         self.refuse_cleaner();
-        self.slot.held = Some(reason);
+        self.slot.held = Some(for_people(reason));
         self.answer(call, Answer::Done);
     }
 

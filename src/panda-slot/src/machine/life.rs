@@ -3,7 +3,7 @@
 
 use panda_protocol::launchpad::{BuildStatus, Outcome};
 
-use super::Step;
+use super::{Step, for_people};
 use crate::board::{Board, Build, Errand, FailureKind, Phase, Rejoin};
 use crate::event::{Effect, Lost};
 
@@ -31,7 +31,7 @@ impl Step<'_> {
         }
     }
 
-    pub(super) fn handle_cut_failed(&mut self, reason: String) {
+    pub(super) fn handle_cut_failed(&mut self, reason: &str) {
         match self.slot.board.clone() {
             Board::Cutting { n, errand } => self.retry(n, errand, FailureKind::Power, reason),
             Board::Booting { .. }
@@ -44,7 +44,7 @@ impl Step<'_> {
         }
     }
 
-    pub(super) fn handle_boot_failed(&mut self, reason: String) {
+    pub(super) fn handle_boot_failed(&mut self, reason: &str) {
         match self.slot.board.clone() {
             Board::Booting { n, errand } => self.retry(n, errand, FailureKind::Boot, reason),
             Board::Cutting { .. }
@@ -57,7 +57,7 @@ impl Step<'_> {
         }
     }
 
-    pub(super) fn handle_wrong_chip(&mut self, reason: String) {
+    pub(super) fn handle_wrong_chip(&mut self, reason: &str) {
         match self.slot.board.clone() {
             Board::Booting { errand, .. } => self.fail(errand, FailureKind::Chip, reason),
             Board::Cutting { .. }
@@ -146,7 +146,7 @@ impl Step<'_> {
         match self.slot.board.clone() {
             Board::Fresh { n } | Board::Rejoining(Rejoin::Fresh { n }) => {
                 let reason = format!("the board was lost while it was ready: {why}");
-                self.retry(n, Errand::Nothing, FailureKind::Flap, reason);
+                self.retry(n, Errand::Nothing, FailureKind::Flap, &reason);
             }
             Board::Used {
                 build,
@@ -182,6 +182,7 @@ impl Step<'_> {
 
     fn lose_build(&mut self, build: Build, why: &Lost) {
         let reason = format!("the board was lost with build {}: {why}", build.build_id);
+        let reason = for_people(&reason);
         self.cut(1, Errand::Nothing);
         self.keep(build, Outcome::bare(BuildStatus::BuilderFail));
         self.emit(Effect::Alert { reason });

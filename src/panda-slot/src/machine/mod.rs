@@ -76,13 +76,13 @@ impl Step<'_> {
             Event::Clean { call } => self.handle_clean(call),
             Event::Reset { call } => self.handle_reset(call),
             Event::OperatorReset { call, forced } => self.handle_operator_reset(call, forced),
-            Event::Hold { call, reason } => self.handle_hold(call, reason),
+            Event::Hold { call, reason } => self.handle_hold(call, &reason),
             Event::Release { call } => self.handle_release(call),
             Event::CleanDue { call } => self.handle_clean_due(call),
             Event::CutSeen { .. } => self.handle_cut_seen(),
-            Event::CutFailed { reason, .. } => self.handle_cut_failed(reason),
-            Event::BootFailed { reason, .. } => self.handle_boot_failed(reason),
-            Event::WrongChip { reason, .. } => self.handle_wrong_chip(reason),
+            Event::CutFailed { reason, .. } => self.handle_cut_failed(&reason),
+            Event::BootFailed { reason, .. } => self.handle_boot_failed(&reason),
+            Event::WrongChip { reason, .. } => self.handle_wrong_chip(&reason),
             Event::Proved { .. } => self.handle_proved(),
             Event::TrialEnded { good, .. } => self.handle_trial_ended(good),
             Event::Lost { why, .. } => self.handle_lost(&why),
@@ -139,7 +139,7 @@ impl Step<'_> {
     }
 
     /// After attempt `n` came to nothing: the next one, or no more.
-    fn retry(&mut self, n: u32, errand: Errand, kind: FailureKind, reason: String) {
+    fn retry(&mut self, n: u32, errand: Errand, kind: FailureKind, reason: &str) {
         if n < self.limits.attempts {
             self.cut(n + 1, errand);
         } else {
@@ -147,7 +147,8 @@ impl Step<'_> {
         }
     }
 
-    fn fail(&mut self, errand: Errand, kind: FailureKind, reason: String) {
+    fn fail(&mut self, errand: Errand, kind: FailureKind, reason: &str) {
+        let reason = for_people(reason);
         self.slot.board = Board::Failed {
             kind,
             reason: reason.clone(),
@@ -224,6 +225,18 @@ impl Step<'_> {
     fn emit(&mut self, effect: Effect) {
         self.effects.push(effect);
     }
+}
+
+/// The most characters of a reason: a board may have had a hand in it.
+const MAX_REASON: usize = 500;
+
+/// A reason as it is kept and shown: bounded, in one line, without what a terminal would obey.
+fn for_people(reason: &str) -> String {
+    reason
+        .chars()
+        .take(MAX_REASON)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 impl FailureKind {

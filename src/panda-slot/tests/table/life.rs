@@ -2,7 +2,7 @@
 
 use panda_protocol::launchpad::{BuildStatus, Outcome};
 use panda_slot::{
-    Board, Build, Effect, Errand, Event, FailureKind, Kept, Phase, Rejoin, Transition,
+    Board, Build, Effect, Errand, Event, FailureKind, Kept, Lost, Phase, Rejoin, Transition,
 };
 
 use super::{
@@ -345,4 +345,35 @@ fn a_build_is_acknowledged_finished_and_collected_and_its_board_loses_power_at_o
         })
     );
     assert_eq!(effects, [cut(10), ENDED]);
+}
+
+#[test]
+fn a_reason_that_a_board_had_a_hand_in_is_bounded_and_harmless() {
+    let reason = format!("\u{1b}[2J\n{}", "é".repeat(100_000));
+    let shown = format!(" [2J {}", "é".repeat(495));
+    let failed = go(
+        &slot(booting(1)),
+        Event::WrongChip {
+            boot: 9,
+            reason: reason.clone(),
+        },
+    );
+    let expected = Board::Failed {
+        kind: FailureKind::Chip,
+        reason: shown.clone(),
+    };
+    assert_eq!(failed.next.board, expected);
+    let lost = Event::Lost {
+        boot: 9,
+        why: Lost::Lied(reason.clone()),
+    };
+    let (_, _, effects) = told(go(&used(Phase::Collecting), lost));
+    let alert = effects.iter().find_map(|effect| match effect {
+        Effect::Alert { reason } => Some(reason),
+        _ => None,
+    });
+    let alert = alert.unwrap();
+    assert!(alert.chars().count() == 500 && !alert.contains(['\u{1b}', '\n']));
+    let held = go(&slot(booting(1)), Event::Hold { call: 1, reason });
+    assert_eq!(held.next.held, Some(shown));
 }
