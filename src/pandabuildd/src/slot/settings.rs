@@ -43,7 +43,7 @@ impl Default for Settings {
 
 /// A setting that cannot be meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{key} must be {allowed}")]
+#[error("{key}: expected {allowed}")]
 pub struct SettingsError {
     /// The setting.
     pub key: &'static str,
@@ -59,19 +59,19 @@ impl Settings {
     pub fn check(&self) -> Result<(), SettingsError> {
         let bad = |key, allowed| Err(SettingsError { key, allowed });
         if !(1..=100).contains(&self.attempts) {
-            return bad("attempts", "from 1 to 100");
+            return bad("attempts", "1 to 100");
         }
         if self.moves > 100 {
             return bad("moves", "at most 100");
         }
         if !(1..=3600).contains(&self.clean_wait_seconds) {
-            return bad("clean_wait_seconds", "from 1 to 3600");
+            return bad("clean_wait_seconds", "1 to 3600");
         }
         if !(1..=86_400).contains(&self.retry_first_seconds) {
-            return bad("retry_first_seconds", "from 1 to 86400");
+            return bad("retry_first_seconds", "1 to 86400");
         }
         if !(self.retry_first_seconds..=604_800).contains(&self.retry_most_seconds) {
-            return bad("retry_most_seconds", "from retry_first_seconds to 604800");
+            return bad("retry_most_seconds", "retry_first_seconds to 604800");
         }
         Ok(())
     }
@@ -79,7 +79,7 @@ impl Settings {
     /// What the machine needs to know of these.
     pub(super) fn limits(&self) -> Limits {
         Limits {
-            attempts: self.attempts.max(1),
+            attempts: self.attempts,
             moves: self.moves,
             dialect: self.dialect,
         }
@@ -115,19 +115,19 @@ mod tests {
     fn settings_that_cannot_be_meant_are_named_with_what_is_allowed() {
         assert_eq!(Settings::default().check(), Ok(()));
         let rows = [
-            ("attempts = 0", "attempts must be from 1 to 100"),
-            ("moves = 101", "moves must be at most 100"),
+            ("attempts = 0", "attempts: expected 1 to 100"),
+            ("moves = 101", "moves: expected at most 100"),
             (
                 "clean_wait_seconds = 0",
-                "clean_wait_seconds must be from 1 to 3600",
+                "clean_wait_seconds: expected 1 to 3600",
             ),
             (
                 "retry_first_seconds = 0",
-                "retry_first_seconds must be from 1 to 86400",
+                "retry_first_seconds: expected 1 to 86400",
             ),
             (
                 "retry_most_seconds = 59",
-                "retry_most_seconds must be from retry_first_seconds to 604800",
+                "retry_most_seconds: expected retry_first_seconds to 604800",
             ),
         ];
         for (text, expected) in rows {

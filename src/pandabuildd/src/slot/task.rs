@@ -79,6 +79,7 @@ pub(super) fn start(
         last_call: 0,
         clean_due: None,
         retry_due: None,
+        writable: false,
         unwritten: None,
         stopping: false,
     };
@@ -107,6 +108,8 @@ struct Task {
     last_call: CallId,
     clean_due: Option<(Instant, CallId)>,
     retry_due: Option<(Instant, BootNo)>,
+    /// The last commit was written. Before the first, nobody knows.
+    writable: bool,
     unwritten: Option<Unwritten>,
     stopping: bool,
 }
@@ -166,21 +169,24 @@ impl Task {
             .unwritten
             .as_ref()
             .is_some_and(|unwritten| unwritten.event.is_some());
-        let again = self.unwritten.as_ref().map(|unwritten| unwritten.again);
+        let again = self
+            .unwritten
+            .as_ref()
+            .map(|unwritten| (unwritten.again, ()));
         let clean_due = self.clean_due;
         let retry_due = self.retry_due;
         tokio::select! {
             biased;
-            () = at(again) => Next::WriteAgain,
+            () = due(again) => Next::WriteAgain,
             Some(event) = reports.recv(), if !blocked => Next::Event(event),
             () = ended(self.activity.as_mut()), if !blocked => Next::ActivityEnded,
-            () = at(clean_due.map(|(when, _)| when)), if !blocked => {
+            call = due(clean_due), if !blocked => {
                 self.clean_due = None;
-                Next::Event(Event::CleanDue { call: clean_due.map_or(0, |(_, call)| call) })
+                Next::Event(Event::CleanDue { call })
             }
-            () = at(retry_due.map(|(when, _)| when)), if !blocked => {
+            boot = due(retry_due), if !blocked => {
                 self.retry_due = None;
-                Next::Event(Event::RetryDue { boot: retry_due.map_or(0, |(_, boot)| boot) })
+                Next::Event(Event::RetryDue { boot })
             }
             message = messages.recv() => message.map_or(Next::End, Next::Message),
         }
@@ -238,24 +244,23 @@ impl Task {
     }
 
     /// Writes the new state down and only then takes it over. A state that has not changed is not
-    /// written, but for the first, which is to show whether the ledger can be written at all.
+    /// written, unless it is to show whether the ledger can be written at all.
     async fn commit(
         &mut self,
         next: &Slot,
         accepted: Option<NewAttempt>,
     ) -> Result<(), LedgerError> {
-        let starting = self.view.borrow().fault.is_some() && !self.stopping;
-        if *next != self.slot || accepted.is_some() || starting {
+        if *next != self.slot || !self.writable {
             self.ledger.commit(&self.name, next, accepted).await?;
         }
+        self.writable = true;
         self.unwritten = None;
         self.show(next.clone());
         Ok(())
     }
 
     fn show(&mut self, next: Slot) {
-        let moved = std::mem::discriminant(&self.slot.board) != std::mem::discriminant(&next.board)
-            || self.slot.boot != next.boot;
+        let moved = self.slot.board.name() != next.board.name() || self.slot.boot != next.boot;
         if moved {
             tracing::info!(slot = %self.name, boot = next.boot, board = next.board.name());
         }
@@ -292,6 +297,7 @@ impl Task {
         if self.unwritten.is_none() {
             self.hands.alert(&why);
         }
+        self.writable = false;
         self.unwritten = Some(Unwritten {
             event,
             again: Instant::now() + LEDGER_RETRY,
@@ -326,6 +332,7 @@ impl Task {
         let hands = Arc::clone(&self.hands);
         let events = self.events.clone();
         match effect {
+            // Which image a boot gets is the hands' affair; nothing begins a trial of another one yet.
             Effect::StartCut { boot, trial: _ } => {
                 let reason = "the cut ended without a report".to_owned();
                 let silence = Event::CutFailed { boot, reason };
@@ -447,10 +454,13 @@ fn silent(boot: BootNo) -> Event {
     }
 }
 
-/// Waits until `when`; for ever without one.
-async fn at(when: Option<Instant>) {
-    match when {
-        Some(when) => tokio::time::sleep_until(when).await,
+/// Waits until a timer is due and says whose it is; for ever without one.
+async fn due<T>(timer: Option<(Instant, T)>) -> T {
+    match timer {
+        Some((when, whose)) => {
+            tokio::time::sleep_until(when).await;
+            whose
+        }
         None => std::future::pending().await,
     }
 }
