@@ -187,6 +187,17 @@ pub enum StepError {
         /// What differs.
         what: &'static str,
     },
+    /// The agent's worker is of another architecture.
+    #[error(
+        "the agent announces a worker for {found}, and the image's manifest says {expected}; the \
+             image's agent.toml and manifest.toml must agree"
+    )]
+    WrongArch {
+        /// What the manifest says.
+        expected: String,
+        /// What the agent says.
+        found: String,
+    },
     /// The agent verified another root file system.
     #[error("the agent verified root file system {found}, and the image's is {expected}")]
     WrongRootFs {

@@ -27,6 +27,8 @@ pub struct Awaited {
     pub reports: Awaiting,
     /// The way to its agent.
     pub link: Link,
+    /// The architecture that its worker must announce: the image's.
+    pub arch: String,
     /// The root file system that it must have verified, where its image has one.
     pub rootfs: Option<Sha256>,
 }
@@ -56,6 +58,7 @@ pub(super) async fn shake(started: Started, awaited: Awaited) -> Result<Proof, F
     let Awaited {
         mut reports,
         link,
+        arch,
         rootfs,
     } = awaited;
     let limit = ms(chain.settings().handshake_ms);
@@ -71,6 +74,12 @@ pub(super) async fn shake(started: Started, awaited: Awaited) -> Result<Proof, F
             },
             () = wait_for_unawaited_rom(port.clone()) => return Err(StepError::Restarted),
         };
+        if report.arch != arch {
+            return Err(StepError::WrongArch {
+                expected: arch,
+                found: report.arch,
+            });
+        }
         if report.rootfs != rootfs {
             return Err(StepError::WrongRootFs {
                 expected: digest_or_none(rootfs),

@@ -89,12 +89,12 @@ async fn give(guest: &Guest, call: &BuildCall, depot: &str) -> Result<Dispatched
         Ok(BuildAnswer::Building) => Ok(Dispatched::Begun),
         // This board has run nothing yet, so these are the words of our own image, and it never quotes
         // a build's arguments; from the first build on, a board's words are not passed on.
-        Ok(BuildAnswer::UnknownBuilder(text) | BuildAnswer::UnknownSum(text)) => {
-            Err(Lost::Refused(format!("the worker refuses the build: {text}")))
-        }
-        Err(ClientError::Fault { code, text }) => {
-            Err(Lost::Refused(format!("the worker refuses the build: fault {code}: {text}")))
-        }
+        Ok(BuildAnswer::UnknownBuilder(text) | BuildAnswer::UnknownSum(text)) => Err(
+            Lost::Refused(format!("the worker refuses the build: {text}")),
+        ),
+        Err(ClientError::Fault { code, text }) => Err(Lost::Refused(format!(
+            "the worker refuses the build: fault {code}: {text}"
+        ))),
         Err(error) => Err(lost(&error)),
     }
 }

@@ -150,15 +150,7 @@ impl LogPuller {
         if !self.mark.done {
             let mut out = Vec::new();
             self.sanitizer.finish(&mut out);
-            self.write(&out).await?;
-            self.file.flush().await?;
-            self.file.sync_all().await?;
-            self.mark = Mark {
-                raw: self.raw,
-                clean: self.clean,
-                done: true,
-            };
-            write_mark(&self.directory, self.mark).await?;
+            self.end_with(&out).await?;
         }
         Ok(())
     }
@@ -200,7 +192,12 @@ impl LogPuller {
             format!("\n[pandabuildd: the log has more than {max} bytes; the rest is left out]\n")
                 .as_bytes(),
         );
-        self.write(&out).await?;
+        self.end_with(&out).await
+    }
+
+    /// Writes the last of it, brings it all to the disk, and marks it as done.
+    async fn end_with(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write(bytes).await?;
         self.file.flush().await?;
         self.file.sync_all().await?;
         self.mark = Mark {
@@ -208,7 +205,8 @@ impl LogPuller {
             clean: self.clean,
             done: true,
         };
-        write_mark(&self.directory, self.mark).await
+        write_mark(&self.directory, self.mark).await?;
+        File::open(&self.directory).await?.sync_all().await
     }
 
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {

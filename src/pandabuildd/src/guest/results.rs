@@ -130,6 +130,7 @@ impl Results {
     pub(super) fn prepare(&self, attempt: AttemptNo) -> io::Result<PathBuf> {
         let directory = self.attempt(attempt);
         fs::create_dir_all(&directory)?;
+        fs::File::open(&self.directory)?.sync_all()?;
         for entry in fs::read_dir(&directory)? {
             let entry = entry?;
             if entry

@@ -1,16 +1,20 @@
 //! The real hands of a slot: a board in memory whose machine is a toy agent that is started from the boot
 //! image that arrived, a real depot, a real link, a real ledger.
 
+use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
-use panda_board::{PowerError, PowerState};
-use panda_http::ServerSettings;
+use async_trait::async_trait;
+use panda_board::{Port, Power, PowerError, PowerState};
+use panda_http::{Identity, ServerSettings};
 use panda_protocol::agent_toml::{self, AgentToml};
+use panda_protocol::boot_toml::{self, BootToml, Network};
 use panda_protocol::bootimg;
 use panda_protocol::digest::Sha1;
 use panda_protocol::launchpad::{BuildCall, BuildStatus, FileName, Outcome, Status, Sum};
 use panda_protocol::manifest::Machine;
-use panda_slot::{Build, Phase, Slot};
+use panda_slot::{Board, Build, Phase, Rejoin, Slot};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -18,10 +22,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::*;
 use crate::boot::bench::{Script, TestBoard, rom};
+use crate::boot::{BootSettings, ExpectedBoard};
 use crate::depot::tests::TestInputs;
+use crate::depot::{Depot, Inputs};
 use crate::guest::toy::{Toy, ToyAgent, build_id, building, waiting};
-use crate::images::process;
-use crate::ledger::{Grade, NewAttempt};
+use crate::guest::{GuestSettings, Results};
+use crate::identity::{self, KeyAndCertificate};
+use crate::images::{Image, process};
+use crate::ledger::{Grade, Ledger, NewAttempt};
 
 mod twin;
 
@@ -49,14 +57,7 @@ struct Daemon {
 
 fn rack() -> Rack {
     let state = tempfile::tempdir().unwrap();
-    let agent = state.path().join("agent");
-    std::fs::write(&agent, vec![b'a'; 100_000]).unwrap();
-    let settings = AgentToml {
-        version: agent_toml::VERSION,
-        arch: "amd64".to_owned(),
-        executor: None,
-    };
-    let image = process::make(&state.path().join("image"), &agent, &settings).unwrap();
+    let image = image(state.path(), "amd64");
     let toy = Toy::new();
     let (started, agents) = mpsc::unbounded_channel();
     let machine_toy = toy.clone();
@@ -84,6 +85,17 @@ fn rack() -> Rack {
         image: Arc::new(image),
         state,
     }
+}
+
+fn image(state: &Path, arch: &str) -> Image {
+    let agent = state.join("agent");
+    std::fs::write(&agent, vec![b'a'; 100_000]).unwrap();
+    let settings = AgentToml {
+        version: agent_toml::VERSION,
+        arch: arch.to_owned(),
+        executor: None,
+    };
+    process::make(&state.join("image"), &agent, &settings).unwrap()
 }
 
 /// An address that nothing listens on; each process has a loopback network of its own to look for it.
@@ -298,6 +310,17 @@ async fn an_agent_that_reports_another_boot_fails_the_handshake() {
     failed(
         daemon.reset(1).await,
         "handshake: the agent's report names another boot",
+    );
+}
+
+#[tokio::test]
+async fn an_agent_for_another_architecture_fails_the_handshake() {
+    let mut rack = rack();
+    rack.image = Arc::new(image(rack.state.path(), "armhf"));
+    let mut daemon = rack.start().await;
+    failed(
+        daemon.reset(1).await,
+        "handshake: the agent announces a worker for amd64, and the image's manifest says armhf",
     );
 }
 

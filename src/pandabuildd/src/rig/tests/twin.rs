@@ -8,6 +8,7 @@ use panda_board::twin::{TwinPort, TwinPower};
 use panda_twin::board::Timing;
 use panda_twin::machine::Kind;
 use panda_twin::{Settings, Twin};
+use tokio::time::{sleep, timeout};
 
 use super::*;
 
