@@ -10,9 +10,11 @@
 //! - [`init`]: what happens between power and proof
 //! - [`link`]: the channel that only the master and this boot share
 //! - [`worker`]: a Launchpad builder; also runs alone
+//! - `tree`: removing what a build left behind
 
 pub mod init;
 pub mod link;
+mod tree;
 pub mod worker;
 
 /// What the worker calls itself.

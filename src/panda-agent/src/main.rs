@@ -90,10 +90,22 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("panda-agent: {error:#}");
+            eprintln!("panda-agent: {}", said(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The whole chain of an error, each cause once: many say their cause themselves.
+fn said(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| {
+        let cause = cause.to_string();
+        match text.as_str() {
+            "" => cause,
+            known if known.contains(&cause) => text,
+            known => format!("{known}: {cause}"),
+        }
+    })
 }
 
 fn log_to_stderr() {

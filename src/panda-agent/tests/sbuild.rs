@@ -314,7 +314,7 @@ async fn a_broken_chroot_is_a_chrootfail() {
 
 #[tokio::test]
 #[ignore = "needs root, sbuild and a chroot"]
-async fn archives_that_cannot_be_reached_are_a_chrootfail_and_their_passwords_stay_hidden() {
+async fn passwords_of_archives_that_cannot_be_reached_stay_hidden() {
     let archive = "deb http://user:s3cret@127.0.0.1:1/debian bookworm main";
     let (worker, call) = worker(&Source::new(None), &tarball(), &[archive]);
     let outcome = worker.build(call).await;

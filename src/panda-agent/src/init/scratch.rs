@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::tree;
+
 /// Why the scratch disk was not wiped.
 #[derive(Debug, thiserror::Error)]
 pub enum ScratchError {
@@ -36,7 +38,7 @@ pub(crate) fn wipe(directory: &Path) -> Result<(), ScratchError> {
         // The type of the entry itself, never of what a link leads to.
         let is_directory = entry.file_type().map_err(failed(&path))?.is_dir();
         let removed = if is_directory {
-            fs::remove_dir_all(&path)
+            tree::remove(&path)
         } else {
             fs::remove_file(&path)
         };

@@ -51,6 +51,8 @@ use plan::{Plan, Verdict, WorkDir};
 use runner::{End, Isolation, RunError};
 use state::State;
 
+use crate::tree;
+
 /// The one build type.
 const BUILD_TYPE: &str = "binarypackage";
 /// Who pins a running build's inputs in the cache.
@@ -180,7 +182,7 @@ impl Worker {
             move |source| WorkerError::State { path, source }
         };
         // The build's process has other directories as its own.
-        fs::create_dir_all(&settings.state).map_err(failed(&settings.state))?;
+        private_dir(&settings.state).map_err(failed(&settings.state))?;
         let state = settings
             .state
             .canonicalize()
@@ -189,11 +191,7 @@ impl Worker {
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
             .map_err(|_| WorkerError::InUse(state.clone()))?;
         let builds = state.join("builds");
-        if let Err(source) = fs::remove_dir_all(&builds)
-            && source.kind() != io::ErrorKind::NotFound
-        {
-            return Err(failed(&builds)(source));
-        }
+        tree::remove(&builds).map_err(failed(&builds))?;
         private_dir(&builds).map_err(failed(&builds))?;
         let downloads = DownloadSettings {
             max_bytes: settings.cache_bytes,
@@ -383,17 +381,20 @@ fn outcome_of(verdict: Verdict) -> Outcome {
     Outcome::bare(build_status)
 }
 
+/// Makes a directory for its owner alone (inputs may be of private archives), and those above it;
+/// one that is there stays as it is.
 fn private_dir(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
-    fs::DirBuilder::new().mode(0o700).create(path)
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(path)
 }
 
 /// Removes a directory in the background: an unpacked chroot takes a while.
 fn remove(path: PathBuf) {
     tokio::task::spawn_blocking(move || {
-        if let Err(error) = fs::remove_dir_all(&path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
+        if let Err(error) = tree::remove(&path) {
             tracing::warn!(path = %path.display(), %error, "cannot be removed");
         }
     });

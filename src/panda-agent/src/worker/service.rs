@@ -138,7 +138,7 @@ impl Worker {
             .may_begin()
             .map_err(|refusal| fault(refusal.to_string()))?;
         if call.build_type != BUILD_TYPE {
-            let info = format!("{} not in ['{BUILD_TYPE}']", call.build_type);
+            let info = format!("{} not in ['{BUILD_TYPE}']", shown(&call.build_type));
             return Ok(Value::Array(vec![
                 text(builder_status::UNKNOWNBUILDER),
                 text(&info),
@@ -161,7 +161,7 @@ impl Worker {
         let path = |sum: &Sum| sum.sha1().and_then(|sha1| self.cache().path(sha1));
         let unknown = |what: &str, sum: &Sum| {
             self.cache().unpin(OWNER);
-            let info = format!("{what} -> {sum}");
+            let info = format!("{what} -> {}", shown(&sum.0));
             Ok(Value::Array(vec![
                 text(builder_status::UNKNOWNSUM),
                 text(&info),
@@ -205,4 +205,9 @@ impl Worker {
 
 fn text(text: &str) -> Value {
     Value::String(text.to_owned())
+}
+
+/// A caller's own word, said back to it.
+fn shown(word: &str) -> String {
+    word.chars().filter(|c| !c.is_control()).take(100).collect()
 }

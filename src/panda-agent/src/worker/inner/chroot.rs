@@ -3,10 +3,11 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 
 use super::apt::{self, AptError};
 use super::command::{log, log_step};
-use super::mounts::{MountError, mount_all};
+use super::mounts::{MountError, cover, mount_all};
 use super::root::Root;
 use super::sbuild::{self, SbuildError};
 use super::unpack::{UnpackError, unpack};
@@ -73,7 +74,7 @@ pub(crate) fn build(plan: &Plan) -> Result<Verdict, StepError> {
     let root = unpack(&plan.chroot, &plan.work.root())?;
     mount_all(&root)?;
     users::set_up(&root, &private)?;
-    copy_identity(&root)?;
+    copy_identity(&root, &private)?;
     apt::configure(&root, &plan.args, plan.apt_proxy.as_deref())?;
     apt::update(&root, &plan.args)?;
     write(&root, "CurrentlyBuilding", &currently_building(plan), 0o644)?;
@@ -98,7 +99,7 @@ fn compare(root: &Root, plan: &Plan) -> Verdict {
 }
 
 /// The host's names and name servers, so that the chroot reaches what the host reaches.
-fn copy_identity(root: &Root) -> Result<(), StepError> {
+fn copy_identity(root: &Root, private: &Path) -> Result<(), StepError> {
     let hostname = nix::unistd::gethostname().map_or_else(
         |_| "localhost".to_owned(),
         |name| name.to_string_lossy().into_owned(),
@@ -106,6 +107,13 @@ fn copy_identity(root: &Root) -> Result<(), StepError> {
     let mut hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
     if !hosts.split_ascii_whitespace().any(|word| word == hostname) {
         hosts += &format!("\n127.0.1.1\t{hostname}\n");
+        // sbuild asks for the host's whole name, which a board may not know either.
+        let own = private.join("hosts");
+        fs::write(&own, &hosts).map_err(|source| SbuildError::Write {
+            path: own.clone(),
+            source,
+        })?;
+        cover(&own, Path::new("/etc/hosts"))?;
     }
     write(root, "etc/hosts", &hosts, 0o644)?;
     write(root, "etc/hostname", &format!("{hostname}\n"), 0o644)?;
