@@ -8,9 +8,9 @@
 //! What holds passwords or keys is forgotten early: a build's arguments in the commit in which the slot
 //! no longer has the build, a boot's key in the commit in which the slot has a later boot or no power.
 //!
-//! - [`grade`]: how good the evidence of a cut is
-//! - [`records`]: what goes in and comes out
-//! - [`schema`]: the file, its tables and their migrations
+//! - `grade`: how good the evidence of a cut is
+//! - `records`: what goes in and comes out
+//! - `schema`: the file, its tables and their migrations
 //! - `slots`, `boots`: the statements
 
 mod boots;
@@ -269,6 +269,11 @@ impl Ledger {
     pub(crate) fn load_slot_now(&self, name: &str) -> Option<Slot> {
         let connection = self.connection.lock().unwrap();
         slots::load(&connection, name).unwrap()
+    }
+
+    /// No clone is left, and no statement is under way.
+    pub(crate) fn is_last(&self) -> bool {
+        Arc::strong_count(&self.connection) == 1
     }
 
     /// From now on nothing can be written, or it can again, as if the disk were full.

@@ -11,7 +11,7 @@
 //! - [`handle`]: what the rest of the daemon holds of a slot
 //! - [`hands`]: the effects on the world, as a trait
 //! - [`settings`]: how often and how long
-//! - [`task`]: the task itself
+//! - `task`: the task itself
 
 pub mod handle;
 pub mod hands;

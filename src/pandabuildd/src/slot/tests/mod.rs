@@ -228,9 +228,13 @@ impl Rig {
     async fn killed(self) -> Self {
         self.task.abort();
         drop(self.task.await);
-        let dir = Arc::clone(&self.dir);
-        drop((self.slot, self.ledger, self.tells));
-        Self::on(dir, Settings::default()).await
+        drop((self.slot, self.tells));
+        // A statement that had begun is over with the process; here it has to be waited for.
+        while !self.ledger.is_last() {
+            tokio::task::yield_now().await;
+        }
+        drop(self.ledger);
+        Self::on(self.dir, Settings::default()).await
     }
 
     /// The next thing that the hands are told. The clock goes on by itself while everyone waits, so that a
