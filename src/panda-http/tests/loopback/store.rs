@@ -284,7 +284,7 @@ async fn gated(open: Arc<Notify>, begun: Arc<Notify>) -> Origin {
     .await
 }
 
-/// Runs until `count` callers wait for the one download that is under way.
+/// Lets callers that were just spawned come as far as waiting: joining a download takes no I/O.
 async fn let_join() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
