@@ -11,6 +11,7 @@
 //! - `filecache`: the rack's inputs
 //! - `ledger`: SQLite: slots, boots, steps, attempts
 //! - `rack`: assembles all of it, and runs it until it is told to stop
+//! - `console`: what boards say on their serial consoles, kept
 //! - `control`: the Unix socket for operators
 //! - `cli`: one file a subcommand
 
@@ -18,6 +19,7 @@ pub mod boot;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod console;
 pub mod control;
 pub mod depot;
 pub mod filecache;

@@ -19,12 +19,14 @@ use nix::fcntl::{Flock, FlockArg};
 use panda_board::twin::{TwinPort, TwinPower};
 use panda_http::pinned::PinnedError;
 use panda_http::{Identity, ServerSettings};
+use panda_slot::Slot;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, SlotSettings};
+use crate::console;
 use crate::control::{self, ControlServerError, Desk, Operated};
 use crate::depot::{Depot, Inputs};
 use crate::filecache::{self, Filecache, FilecacheError};
@@ -115,21 +117,21 @@ pub struct Rack {
     stop_fronts: CancellationToken,
     stop_others: CancellationToken,
     drain: Duration,
-    _lock: Flock<File>,
+    _lock: StateLock,
 }
 
 impl Rack {
-    /// Starts everything that `config` describes.
+    /// Starts everything that `config` describes, in the state directory that `lock` is of.
     ///
     /// # Errors
     /// See [`RackError`]. No board has been touched then.
-    pub async fn start(config: Config) -> Result<Self, RackError> {
+    pub async fn start(config: Config, lock: StateLock) -> Result<Self, RackError> {
         let state = config.rack.state_dir.clone();
-        let lock = lock(&state)?;
         let directory = config.rack.image.clone();
         let image = tokio::task::spawn_blocking(move || Image::load(&directory));
         let image = Arc::new(image.await.map_err(|_| RackError::Interrupted)??);
         let listeners = Listeners::bind(&config).await?;
+        let control = control::bind(&state.join(control::SOCKET))?;
 
         let ledger = Ledger::open(&state.join(LEDGER))?;
         let master = Arc::new(KeyAndCertificate::master(&state)?);
@@ -165,8 +167,18 @@ impl Rack {
         let mut hosts = Hosts::default();
         let mut fronts = Vec::new();
         let mut operated = Vec::new();
+        let mut prepared = Vec::new();
         for settings in &config.slots {
-            let (handle, front) = assembly.slot(settings).await?;
+            prepared.push(assembly.prepare(settings).await?);
+        }
+        // Nothing can be refused any more: from here on boards are touched.
+        for (settings, prepared) in config.slots.iter().zip(prepared) {
+            let (handle, front) = assembly.begin(settings, prepared);
+            if let Some(console) = &settings.console {
+                let log = state.join("slots").join(handle.name()).join(console::LOG);
+                let socket = console.socket.get_ref().clone();
+                others.spawn(console::keep(socket, log, stop_others.clone()));
+            }
             others.spawn(release_after_resets(
                 handle.clone(),
                 assembly.inputs.clone(),
@@ -189,7 +201,7 @@ impl Rack {
             dialect: config.rack.dialect,
             virtualized: config.rack.virtualized,
         };
-        let control = control::listen(&state.join(control::SOCKET), desk, stop_others.clone())?;
+        let control = control::serve(control, desk, stop_others.clone());
         others.spawn(async move { finish("control socket", control.await) });
 
         let stop_fronts = CancellationToken::new();
@@ -259,31 +271,40 @@ fn finish(what: &str, ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-/// Takes the state directory for this daemon alone.
-fn lock(state: &Path) -> Result<Flock<File>, RackError> {
-    let failed = |source| RackError::State {
-        path: state.to_owned(),
-        source,
-    };
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(state)
-        .map_err(failed)?;
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(state.join(LOCK))
-        .map_err(failed)?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(lock),
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(RackError::InUse {
+/// A state directory that is this daemon's alone, until it is dropped.
+#[derive(Debug)]
+pub struct StateLock(#[expect(dead_code, reason = "held, never read")] Flock<File>);
+
+impl StateLock {
+    /// Takes the directory `state`, made private where there is none.
+    ///
+    /// # Errors
+    /// [`RackError::State`], [`RackError::InUse`].
+    pub fn take(state: &Path) -> Result<Self, RackError> {
+        let failed = |source| RackError::State {
             path: state.to_owned(),
-        }),
-        Err((_, error)) => Err(failed(error.into())),
+            source,
+        };
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(state)
+            .map_err(failed)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(state.join(LOCK))
+            .map_err(failed)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Self(lock)),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(RackError::InUse {
+                path: state.to_owned(),
+            }),
+            Err((_, error)) => Err(failed(error.into())),
+        }
     }
 }
 
@@ -344,18 +365,15 @@ struct Assembly<'a> {
 }
 
 impl Assembly<'_> {
-    async fn slot(
-        &self,
-        settings: &SlotSettings,
-    ) -> Result<(SlotHandle, Arc<SlotFront>), RackError> {
+    /// All of a slot that can fail; no board is touched.
+    async fn prepare(&self, settings: &SlotSettings) -> Result<Prepared, RackError> {
         let name = settings.name.get_ref();
         let initial = self.ledger.load_slot(name).await?;
         let needed = initial.as_ref().map(Results::needed_by).unwrap_or_default();
-        let results =
-            Results::at(self.state, name, &needed).map_err(|source| RackError::State {
-                path: self.state.join("slots").join(name),
-                source,
-            })?;
+        let results = Results::at(self.state, name, &needed).map_err(|source| {
+            let path = self.state.join("slots").join(name);
+            RackError::State { path, source }
+        })?;
         let rig = Rig::new(RigParts {
             slot: name.clone(),
             link: *settings.link.get_ref(),
@@ -374,11 +392,25 @@ impl Assembly<'_> {
             boot: self.config.boot.clone(),
             guest: self.config.guest.clone(),
         })?;
+        Ok(Prepared {
+            initial,
+            results,
+            rig,
+        })
+    }
+
+    /// Begins the slot's life.
+    fn begin(&self, settings: &SlotSettings, prepared: Prepared) -> (SlotHandle, Arc<SlotFront>) {
+        let Prepared {
+            initial,
+            results,
+            rig,
+        } = prepared;
         let reports = rig.clone();
         let announced: Announced =
             Arc::new(move || reports.report().map(|report| report.build_types));
         let handle = slot::spawn(
-            name,
+            settings.name.get_ref(),
             initial,
             self.ledger.clone(),
             Arc::new(rig),
@@ -391,15 +423,17 @@ impl Assembly<'_> {
             build_types: self.config.rack.build_types.clone(),
             announced,
         };
-        let front = SlotFront::new(
-            handle.clone(),
-            face,
-            results,
-            self.filecache.clone(),
-            self.ledger.clone(),
-        );
-        Ok((handle, Arc::new(front)))
+        let (filecache, ledger) = (self.filecache.clone(), self.ledger.clone());
+        let front = SlotFront::new(handle.clone(), face, results, filecache, ledger);
+        (handle, Arc::new(front))
     }
+}
+
+/// A slot before its life begins.
+struct Prepared {
+    initial: Option<Slot>,
+    results: Results,
+    rig: Rig,
 }
 
 /// Inputs that were brought for a build which never came are let go when the slot is reset.
@@ -455,15 +489,15 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let directory = tempfile::tempdir().unwrap();
         let state = directory.path().join("state");
-        let held = lock(&state).unwrap();
-        let error = lock(&state).unwrap_err().to_string();
+        let held = StateLock::take(&state).unwrap();
+        let error = StateLock::take(&state).unwrap_err().to_string();
         assert!(error.contains("another pandabuildd uses it"), "{error}");
         assert_eq!(
             std::fs::metadata(&state).unwrap().permissions().mode() & 0o777,
             0o700
         );
         drop(held);
-        lock(&state).unwrap();
+        StateLock::take(&state).unwrap();
     }
 
     #[tokio::test]

@@ -118,9 +118,22 @@ pub async fn run(cli: Cli) -> Exit {
         Subcommands::Chroot(args) => chroot::run(args).await,
     };
     ended.unwrap_or_else(|error| {
-        eprintln!("pandabuildd: {error:#}");
+        eprintln!("pandabuildd: {}", told(&error));
         Exit::Error
     })
+}
+
+/// An error with its causes, less those that it tells itself.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// Where the daemon listens for operators.
@@ -211,6 +224,18 @@ mod tests {
             let words = std::iter::once("pandabuildd").chain(line.split_whitespace());
             assert!(Cli::try_parse_from(words).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn an_error_tells_each_cause_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("port 1: {source}; choose another")]
+        struct Port {
+            source: std::io::Error,
+        }
+        let source = std::io::Error::other("in use");
+        let error = anyhow::Error::from(Port { source }).context("the front");
+        assert_eq!(told(&error), "the front: port 1: in use; choose another");
     }
 
     #[test]

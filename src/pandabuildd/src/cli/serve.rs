@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::Exit;
 use crate::config::Config;
-use crate::rack::Rack;
+use crate::rack::{Rack, StateLock};
 
 /// Run the daemon for a rack. SIGTERM or Ctrl-C ends it: calls in flight are answered, and the boards go on as
 /// they are for the next daemon.
@@ -20,7 +20,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     let interrupted = super::interrupted();
     tokio::pin!(interrupted);
     let config = Config::load(&args.config)?;
-    let rack = Rack::start(config).await?;
+    let lock = StateLock::take(&config.rack.state_dir)?;
+    let rack = Rack::start(config, lock).await?;
     for (slot, url) in rack.urls() {
         tracing::info!(slot, url, "listening");
     }

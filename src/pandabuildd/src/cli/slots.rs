@@ -17,7 +17,7 @@ pub(crate) struct Args {
     /// One JSON object a slot, a line each
     #[arg(long)]
     json: bool,
-    /// Wait until every slot is so; ends with code 4 when that takes longer than --timeout
+    /// Wait until the daemon is there and every slot is so; ends with code 4 when that takes longer than --timeout
     #[arg(long, value_name = "STATE")]
     wait: Option<Wanted>,
     /// How long to wait, in seconds
@@ -40,7 +40,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     };
     let waits = Duration::from_secs(wait.unwrap_or_default());
     let answer = tokio::select! {
-        answer = client::ask(&args.socket.socket, ask, waits) => answer?,
+        answer = client::ask_when_there(&args.socket.socket, ask, waits) => answer?,
         () = super::interrupted() => return Ok(Exit::Interrupted),
     };
     let Answer::Slots { slots, in_time } = answer else {

@@ -143,8 +143,8 @@ impl Config {
         check::check(&file).map_err(|problem| problem.located(text, path))?;
         let base = path.parent().unwrap_or(Path::new(""));
         let mut rack = file.rack.into_inner();
-        rack.state_dir = base.join(&rack.state_dir);
-        rack.image = base.join(&rack.image);
+        rack.state_dir = from(base, &rack.state_dir);
+        rack.image = from(base, &rack.image);
         let mut slot_task = file.slot_task.map(Spanned::into_inner).unwrap_or_default();
         slot_task.dialect = rack.dialect;
         let slots = file
@@ -163,6 +163,11 @@ impl Config {
             slots,
         })
     }
+}
+
+/// `path`, from `base` where it is relative, and without a `.` in it.
+fn from(base: &Path, path: &Path) -> PathBuf {
+    base.join(path).components().collect()
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ impl SlotSettings {
         let drivers = [&mut self.power, &mut self.pipe];
         for driver in drivers.into_iter().chain(&mut self.console) {
             let socket = driver.socket.get_mut();
-            *socket = base.join(&*socket);
+            *socket = super::from(base, socket);
         }
         self
     }

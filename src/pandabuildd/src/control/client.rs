@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::wire::{Answer, Ask, MAX_ANSWER, Question, Reply, VERSION};
 
 /// How long an answer may take beyond what the question lets the daemon wait.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// Between two looks for a daemon that is not there yet.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Why the daemon was not asked, or did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +64,35 @@ pub async fn ask(socket: &Path, ask: Ask, waits: Duration) -> Result<Answer, Con
         Ok(answer) => answer,
         Err(_) => Err(ControlError::TimedOut(limit)),
     }
+}
+
+/// Asks as [`ask`], but a daemon that is not there yet is waited for too, within `waits`.
+///
+/// # Errors
+/// See [`ControlError`].
+pub async fn ask_when_there(
+    socket: &Path,
+    question: Ask,
+    waits: Duration,
+) -> Result<Answer, ControlError> {
+    let until = Instant::now() + waits;
+    loop {
+        match ask(socket, question.clone(), waits).await {
+            Err(ControlError::Connect { source, .. })
+                if is_absent(&source) && Instant::now() < until =>
+            {
+                sleep(PAUSE).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    )
 }
 
 async fn exchange(socket: &Path, ask: Ask) -> Result<Answer, ControlError> {

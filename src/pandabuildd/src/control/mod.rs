@@ -8,7 +8,7 @@ pub mod wire;
 use panda_protocol::launchpad::Dialect;
 use panda_slot::{Board, Rejoin, Slot, Told};
 
-pub use self::server::{ControlServerError, Desk, Operated, listen};
+pub use self::server::{Bound, ControlServerError, Desk, Operated, bind, serve};
 use self::wire::{KeptInfo, SlotInfo};
 use crate::slot::View;
 

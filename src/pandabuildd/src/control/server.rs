@@ -58,22 +58,30 @@ pub struct Operated {
     pub hosts: Vec<String>,
 }
 
-/// Answers at `path` until `stop`. A socket that an earlier daemon has left is replaced: whoever calls holds
-/// the state directory's lock.
+/// A control socket that nobody answers at yet.
+#[derive(Debug)]
+pub struct Bound {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+/// Makes the socket at `path`. One that an earlier daemon has left is replaced: whoever calls holds the state
+/// directory's lock.
 ///
 /// # Errors
 /// The socket cannot be made.
-pub fn listen(
-    path: &Path,
-    desk: Desk,
-    stop: CancellationToken,
-) -> Result<JoinHandle<()>, ControlServerError> {
-    let listener = bind_private(path).map_err(|source| ControlServerError {
-        path: path.to_owned(),
-        source,
-    })?;
+pub fn bind(path: &Path) -> Result<Bound, ControlServerError> {
     let path = path.to_owned();
-    Ok(tokio::spawn(async move {
+    match bind_private(&path) {
+        Ok(listener) => Ok(Bound { listener, path }),
+        Err(source) => Err(ControlServerError { path, source }),
+    }
+}
+
+/// Answers at `bound` until `stop`.
+pub fn serve(bound: Bound, desk: Desk, stop: CancellationToken) -> JoinHandle<()> {
+    let Bound { listener, path } = bound;
+    tokio::spawn(async move {
         let desk = Arc::new(desk);
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
@@ -107,7 +115,7 @@ pub fn listen(
         if let Err(error) = std::fs::remove_file(&path) {
             tracing::debug!(%error, "the control socket was gone already");
         }
-    }))
+    })
 }
 
 /// Nobody else can open the socket at any moment: it is made in a directory of ours alone, and moved.

@@ -45,7 +45,7 @@ async fn daemon() -> Daemon {
         dialect: Dialect::Current,
         virtualized: true,
     };
-    drop(listen(&socket, desk, stop.clone()).unwrap());
+    drop(serve(bind(&socket).unwrap(), desk, stop.clone()));
     Daemon {
         _state: state,
         socket,
@@ -150,7 +150,7 @@ async fn unknown_slots_and_nonsense_are_refused_with_what_to_do() {
         .unwrap_err()
     {
         ControlError::Refused(reason) => {
-            assert!(reason.contains("this rack has panda01"), "{reason}")
+            assert!(reason.contains("this rack has panda01"), "{reason}");
         }
         other => panic!("{other}"),
     }

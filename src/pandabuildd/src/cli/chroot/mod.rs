@@ -55,6 +55,8 @@ struct Build {
 
 /// Runs it.
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
+    let interrupted = super::interrupted();
+    tokio::pin!(interrupted);
     let Action::Build(build) = args.command;
     let Some(compression) = Compression::of(&build.output) else {
         bail!(
@@ -74,7 +76,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
             eprintln!("pandabuildd: {}", attempt.saying);
         }
         let bootstrap = Bootstrap::start(&mmdebstrap, &build, attempt, packer)?;
-        let Some(ended) = bootstrap.end().await? else {
+        let Some(ended) = bootstrap.end(&mut interrupted).await? else {
             return Ok(Exit::Interrupted);
         };
         (packer, result) = ended;
@@ -118,10 +120,13 @@ impl Bootstrap {
     }
 
     /// The end of it; none when it was interrupted.
-    async fn end(mut self) -> anyhow::Result<Option<(Packer, anyhow::Result<()>)>> {
+    async fn end(
+        mut self,
+        interrupted: &mut (impl Future<Output = ()> + Unpin),
+    ) -> anyhow::Result<Option<(Packer, anyhow::Result<()>)>> {
         let status = tokio::select! {
             status = self.child.wait() => status.context("waiting for mmdebstrap")?,
-            () = super::interrupted() => {
+            () = interrupted => {
                 // It removes its directory and its mounts before it ends, so it is told and waited for.
                 if let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) {
                     nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGTERM)

@@ -151,8 +151,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
 fn stop_token() -> CancellationToken {
     let stop = CancellationToken::new();
     let cancel = stop.clone();
+    let interrupted = super::interrupted();
     tokio::spawn(async move {
-        super::interrupted().await;
+        interrupted.await;
         eprintln!(
             "pandabuildd: stopping the build and leaving the builder clean; again to end at once"
         );

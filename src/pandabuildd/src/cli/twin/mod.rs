@@ -15,6 +15,7 @@ mod plan;
 mod process;
 
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -27,7 +28,7 @@ use self::process::Twin;
 use super::{Exit, programs, say};
 use crate::config::Config;
 use crate::images;
-use crate::rack::Rack;
+use crate::rack::{Rack, StateLock};
 
 /// Run the daemon over virtual boards on this machine. Slots are panda01, panda02, …; each has a port of its
 /// own, and all are at the first port too, by Host name. Prints one line of JSON a slot when it listens.
@@ -87,16 +88,19 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     )?;
     programs::find("unshare", "util-linux")?;
     let state = State::open(args.state.as_deref())?;
+    // Before anything in the directory is touched: it may be a running daemon's, and so may its boards.
+    let lock = StateLock::take(state.path())?;
 
-    let result =
-        match Twin::start(&twin_program, state.path(), args.slots, args.machine.name()).await {
-            Ok(twin) => {
-                let served = serve(&args, state.path(), &agent_program, &mut interrupted).await;
-                let stopped = twin.stop().await;
-                served.and_then(|exit| stopped.map(|()| exit))
-            }
-            Err(error) => Err(error),
-        };
+    let result = match Twin::start(&twin_program, state.path(), args.slots, args.machine.name())
+        .await
+    {
+        Ok(twin) => {
+            let served = serve(&args, state.path(), lock, &agent_program, &mut interrupted).await;
+            let stopped = twin.stop().await;
+            served.and_then(|exit| stopped.map(|()| exit))
+        }
+        Err(error) => Err(error),
+    };
     let removed = state.close();
     result.and_then(|exit| removed.map(|()| exit))
 }
@@ -105,6 +109,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
 async fn serve(
     args: &Args,
     state: &Path,
+    lock: StateLock,
     agent: &Path,
     interrupted: &mut (impl Future<Output = ()> + Unpin),
 ) -> anyhow::Result<Exit> {
@@ -124,7 +129,7 @@ async fn serve(
     let plan = Plan::make(args.listen, args.slots, Config::load(&path).ok().as_ref())?;
     plan.write(&path)?;
 
-    let starting = Rack::start(Config::load(&path)?);
+    let starting = Rack::start(Config::load(&path)?, lock);
     let rack = tokio::select! {
         rack = starting => rack?,
         () = &mut *interrupted => return Ok(Exit::Done),
@@ -167,7 +172,11 @@ impl State {
                 directory.context("a temporary state directory")?,
             ));
         };
-        std::fs::create_dir_all(path)
+        // What is kept here is not for everybody: logs and sources of private archives.
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
             .and_then(|()| path.canonicalize())
             .map(Self::Kept)
             .with_context(|| format!("--state {}", path.display()))

@@ -107,7 +107,8 @@ impl Plan {
             "# Written by `pandabuildd twin`, again at each start. The ports of [depot] and `link` are kept.\n\
              [rack]\nname = \"twin\"\nstate_dir = \".\"\nimage = \"image\"\n\n\
              [front]\nlisten = {}\n\n[depot]\nlisten = {}\n\n\
-             # A virtual supply has no capacitors.\n[boot]\ncut_hold_ms = 200\n",
+             # A virtual supply has no capacitors.\n[boot]\ncut_hold_ms = 200\n\n\
+             # Nor does a virtual board need a rest.\n[slot_task]\nretry_first_seconds = 5\n",
             json!(first),
             json!(self.depot.to_string()),
         );
@@ -165,7 +166,7 @@ mod tests {
             ["127.0.0.1:8221", "127.0.0.1:8222", "127.0.0.1:8223"]
         );
         assert_eq!(config.front.listen.unwrap().to_string(), "127.0.0.1:8221");
-        assert_eq!(config.rack.state_dir, Path::new("/state/."));
+        assert_eq!(config.rack.state_dir, Path::new("/state"));
         assert_eq!(
             config.slots[1].pipe.socket.get_ref(),
             Path::new("/state/twin/boards/panda02/pipe.sock")
