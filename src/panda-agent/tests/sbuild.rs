@@ -10,14 +10,17 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use common::{TestWorker, bare, id, mounts_below, name, processes_with, text};
 use dxr::Value;
 use panda_http::client::BuildAnswer;
-use panda_protocol::digest::Sha1;
+use panda_protocol::digest::{Sha1, Sha256};
 use panda_protocol::launchpad::{BuildCall, BuildStatus, Outcome, Sum};
 use tokio_util::sync::CancellationToken;
 
@@ -195,8 +198,15 @@ async fn an_unsatisfiable_dependency_is_a_depfail_on_it() {
     assert_eq!(outcome.dependencies, "no-such-package (>= 1.2)");
 }
 
-/// A flat archive on loopback with the packages panda-a, and panda-b that conflicts with it.
-async fn archive() -> (tempfile::TempDir, String) {
+/// A signed flat archive on loopback with the packages panda-a, and panda-b that conflicts with it.
+struct Archive {
+    _directory: tempfile::TempDir,
+    line: String,
+    /// The key that it is signed with, as `trusted_keys` has it.
+    key: Value,
+}
+
+async fn archive() -> Archive {
     let directory = tempfile::tempdir().unwrap();
     let run = |command: &mut Command| {
         let output = command.current_dir(directory.path()).output().unwrap();
@@ -218,9 +228,44 @@ async fn archive() -> (tempfile::TempDir, String) {
         run(Command::new("dpkg-deb").args(["--root-owner-group", "-b", package, "."]));
     }
     let packages = run(Command::new("dpkg-scanpackages").arg("."));
+    let date = run(Command::new("date").arg("-Ru"));
+    let release = format!(
+        "Date: {}SHA256:\n {} {} Packages\n",
+        String::from_utf8(date).unwrap(),
+        Sha256::of(&packages),
+        packages.len()
+    );
     std::fs::write(directory.path().join("Packages"), packages).unwrap();
+    std::fs::write(directory.path().join("Release"), release).unwrap();
+    let home = directory.path().join("gnupg");
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&home)
+        .unwrap();
+    let gpg = |words: &[&str]| {
+        run(Command::new("gpg")
+            .arg("--homedir")
+            .arg(&home)
+            .args(["--batch", "-q"])
+            .args(words))
+    };
+    gpg(&[
+        "--passphrase",
+        "",
+        "--quick-gen-key",
+        "x@example.org",
+        "default",
+        "default",
+        "never",
+    ]);
+    gpg(&["--clearsign", "-o", "InRelease", "Release"]);
+    let key = text(&STANDARD.encode(gpg(&["--armor", "--export"])));
+    run(Command::new("gpgconf")
+        .arg("--homedir")
+        .arg(&home)
+        .args(["--kill", "all"]));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let line = format!("deb http://{}/ ./", listener.local_addr().unwrap());
     let served = directory.path().to_owned();
     let handler = move |request: http::Request<_>, _| {
         let path = served.join(request.uri().path().trim_start_matches("/./"));
@@ -243,7 +288,11 @@ async fn archive() -> (tempfile::TempDir, String) {
         CancellationToken::new(),
         handler,
     ));
-    (directory, url)
+    Archive {
+        _directory: directory,
+        line,
+        key,
+    }
 }
 
 fn depending(on: &str) -> Source {
@@ -254,11 +303,14 @@ fn depending(on: &str) -> Source {
 #[tokio::test]
 #[ignore = "needs root, sbuild and a chroot"]
 async fn dependencies_come_from_the_builds_archives_in_either_style() {
-    let (_directory, url) = archive().await;
+    let archive = archive().await;
     for series in ["bookworm", "noble"] {
-        let line = format!("deb [trusted=yes] {url} ./");
-        let (worker, mut call) = worker(&depending("panda-a"), &tarball(), &[&line]);
+        let (worker, mut call) = worker(&depending("panda-a"), &tarball(), &[&archive.line]);
         call.args.insert("series".to_owned(), text(series));
+        call.args.insert(
+            "trusted_keys".to_owned(),
+            Value::Array(vec![archive.key.clone()]),
+        );
         let outcome = worker.build(call).await;
         let log = worker.log().await;
         assert_eq!(outcome.build_status, BuildStatus::Ok, "{log}");
@@ -271,10 +323,24 @@ async fn dependencies_come_from_the_builds_archives_in_either_style() {
 
 #[tokio::test]
 #[ignore = "needs root, sbuild and a chroot"]
+async fn an_archive_whose_key_is_not_trusted_is_a_chrootfail() {
+    let archive = archive().await;
+    let (worker, call) = worker(&depending("panda-a"), &tarball(), &[&archive.line]);
+    let outcome = worker.build(call).await;
+    let log = worker.log().await;
+    assert_eq!(outcome, bare(BuildStatus::ChrootFail), "{log}");
+    assert!(log.contains("E: the chroot cannot be updated"), "{log}");
+}
+
+#[tokio::test]
+#[ignore = "needs root, sbuild and a chroot"]
 async fn dependencies_that_exist_but_conflict_are_the_packages_failure() {
-    let (_directory, url) = archive().await;
-    let line = format!("deb [trusted=yes] {url} ./");
-    let (worker, call) = worker(&depending("panda-a, panda-b"), &tarball(), &[&line]);
+    let archive = archive().await;
+    let (worker, mut call) = worker(&depending("panda-a, panda-b"), &tarball(), &[&archive.line]);
+    call.args.insert(
+        "trusted_keys".to_owned(),
+        Value::Array(vec![archive.key.clone()]),
+    );
     let outcome = worker.build(call).await;
     let log = worker.log().await;
     assert_eq!(outcome, bare(BuildStatus::PackageFail), "{log}");
