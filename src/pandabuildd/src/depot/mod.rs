@@ -35,6 +35,9 @@ use tokio_util::sync::CancellationToken;
 use crate::guest::difference;
 use crate::ledger::BootSecrets;
 
+/// Connections at once from one address. An agent needs two; a board that opens more must not take the
+/// places of others.
+const PER_ADDRESS: usize = 64;
 /// How long a report may take to arrive.
 const REPORT_LIMIT: Duration = Duration::from_secs(10);
 
@@ -119,6 +122,10 @@ impl Depot {
         let handler = move |request, peer: Arc<Peer>| {
             let shared = handler_shared.clone();
             async move { shared.answer(request, &peer).await }
+        };
+        let settings = ServerSettings {
+            connections_per_address: settings.connections_per_address.min(PER_ADDRESS),
+            ..settings
         };
         let task = tokio::spawn(serve(listener, Some(tls), settings, stop, handler));
         Ok((Self { shared }, task))

@@ -1,6 +1,7 @@
 //! What the hands do, activity by activity, without the slot's events: the boot chain, the worker on the
 //! board, and what both need of ledger and depot. Called by [`super::Rig`] only.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -123,6 +124,7 @@ impl Work {
         Ok(())
     }
 
+    /// Boots the board whose cut is evidenced, up to its proof.
     pub(super) async fn boot(&self, boot: BootNo) -> Result<(), WorkError> {
         let _board = self.board.lock().await;
         let taken = lock(&self.dark).take();
@@ -192,26 +194,26 @@ impl Work {
         }
     }
 
+    /// Has the board prove itself until it does not; calls `proved` for each proof.
     pub(super) async fn prove(&self, boot: BootNo, proved: impl FnMut()) -> Lost {
         let proofs = async {
-            let proving = self.proving().await?;
-            let link = self.link(boot).await?;
-            if lock(&self.report).is_none()
-                && let Ok(report) = link.report().await
-            {
+            let lost = self.proofs(boot, proved).await;
+            Err::<Infallible, Lost>(lost.unwrap_or_else(|error| error.lost()))
+        };
+        let Err(why) = self.unless_rebooted(proofs).await;
+        why
+    }
+
+    async fn proofs(&self, boot: BootNo, proved: impl FnMut()) -> Result<Lost, WorkError> {
+        let proving = self.proving().await?;
+        let link = self.link(boot).await?;
+        if lock(&self.report).is_none() {
+            // After the daemon's start: what the agent said of itself then is not known here.
+            if let Ok(report) = link.report().await {
                 *lock(&self.report) = Some(report);
             }
-            Ok::<_, WorkError>(guest::prove(&link, proving, &self.parts.guest, proved).await)
-        };
-        let lost = self.unless_rebooted(async {
-            Ok::<Lost, Lost>(match proofs.await {
-                Ok(lost) => lost,
-                Err(error) => error.lost(),
-            })
-        });
-        match lost.await {
-            Ok(why) | Err(why) => why,
         }
+        Ok(guest::prove(&link, proving, &self.parts.guest, proved).await)
     }
 
     /// What the board has to prove: one that had a build when the daemon was stopped is not idle.
@@ -256,6 +258,7 @@ impl Work {
         guest::follow(&guest).await
     }
 
+    /// The build on the board, and what Launchpad asked for.
     pub(super) async fn guest(
         &self,
         boot: BootNo,
@@ -331,6 +334,7 @@ impl Work {
         }
     }
 
+    /// Cuts power and leaves it off.
     pub(super) async fn power_off(&self) {
         let _board = self.board.lock().await;
         let RigParts {
