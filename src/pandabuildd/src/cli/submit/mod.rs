@@ -242,19 +242,4 @@ fn verdict(outcome: &Outcome, output: &Path) -> Exit {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_archive_line_that_is_none_is_refused_without_being_quoted() {
-        for line in [
-            "http://user:secret@host/ sid main",
-            "deb http://user:secret@host/",
-            "deb http://u:secret@h/ sid\nmain",
-        ] {
-            let error = check_archive(line).unwrap_err().to_string();
-            assert!(!error.contains("secret"), "{error}");
-        }
-        check_archive("deb [trusted=yes] http://user:secret@host/ sid main").unwrap();
-    }
-}
+mod tests;
