@@ -166,26 +166,10 @@ impl Master {
         std::fs::write(root.join("agent.toml"), agent_toml::encode(&agent).unwrap()).unwrap();
         let console = self.directory.path().join("console");
         let output = std::fs::File::create(&console).unwrap();
-        let mut command = Command::new("unshare");
-        if !nix::unistd::geteuid().is_root() {
-            command.args(["--user", "--map-root-user"]);
-        }
-        let child = command
-            .args([
-                "--pid",
-                "--fork",
-                "--kill-child=SIGKILL",
-                "--mount",
-                "--ipc",
-                "--uts",
-                "--",
-            ])
-            .arg(env!("CARGO_BIN_EXE_panda-agent"))
-            .args(["init", "--machine", "process", "--root"])
+        let child = machine()
             .arg(&root)
             .arg("--scratch")
             .arg(&scratch)
-            .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
             .stderr(output)
             .spawn()
@@ -372,6 +356,46 @@ fn a_board_without_its_files_says_which_and_ends() {
         directory.path().join("boot.toml").exists(),
         "nothing is wiped before it is known what for"
     );
+}
+
+#[test]
+fn a_machine_ends_with_its_agent() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = machine();
+    let output = command
+        .arg(directory.path())
+        .arg("--scratch")
+        .arg(directory.path())
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("boot.toml: No such file") && said.contains("the agent ended: status 1"),
+        "{said}"
+    );
+}
+
+/// The agent as the first process of a machine; the root directory comes next.
+fn machine() -> Command {
+    let mut command = Command::new("unshare");
+    if !nix::unistd::geteuid().is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command
+        .args([
+            "--pid",
+            "--fork",
+            "--kill-child=SIGKILL",
+            "--mount",
+            "--ipc",
+            "--uts",
+            "--",
+        ])
+        .arg(env!("CARGO_BIN_EXE_panda-agent"))
+        .args(["init", "--machine", "process", "--root"])
+        .stdin(Stdio::null());
+    command
 }
 
 #[test]

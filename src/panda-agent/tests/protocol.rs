@@ -240,6 +240,19 @@ async fn what_a_good_build_leaves_running_is_gone_before_it_is_told() {
 }
 
 #[tokio::test]
+async fn orphans_of_a_build_are_reaped_while_it_runs() {
+    let script = format!(
+        "for i in 1 2 3 4 5 6 7 8 9; do (sh -c : &); done
+        tries=0
+        while grep -qs '^State:.Z' /proc/[0-9]*/status; do
+            tries=$((tries + 1)); [ $tries -lt 1000 ] || exit 1
+        done\n{MAKE}"
+    );
+    let worker = TestWorker::with_executor(&script, &[DSC], &[]);
+    assert_eq!(worker.build(call(DSC)).await.build_status, BuildStatus::Ok);
+}
+
+#[tokio::test]
 async fn a_huge_log_ends_the_build_and_says_so() {
     let script = "exec yes 'http://user:s3cret@ppa.example/ubuntu noble main'";
     let worker = TestWorker::with_executor(script, &[DSC], &["--log-bytes", "3000000"]);

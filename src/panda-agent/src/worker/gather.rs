@@ -60,15 +60,17 @@ pub(crate) fn gather(
     max_bytes: u64,
 ) -> Result<FileMap, GatherError> {
     let name = find_changes(files, inputs, arch)?;
-    let mut changes = open(files, &name)?;
     let mut bytes = Vec::new();
-    (&mut changes)
-        .take(deb822::MAX_BYTES)
+    open(files, &name)?
+        .take(deb822::MAX_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(|source| GatherError::File {
             name: name.clone(),
             source,
         })?;
+    if bytes.len() as u64 > deb822::MAX_BYTES {
+        return Err(GatherError::TooMuch(deb822::MAX_BYTES));
+    }
     let expected = changes::parse(&bytes)?;
     let total = expected
         .values()
@@ -284,6 +286,15 @@ mod tests {
             build.gather(&[]),
             Err(GatherError::TooMuch(1_000))
         ));
+    }
+
+    #[test]
+    fn an_endless_changes_is_refused_and_not_cut() {
+        let build = Build::new(&[]);
+        let path = build.files.path().join("hello_1.0_armhf.changes");
+        let endless = format!("Format: 1.8\nFiles:\nChanges:\n{}", " x\n".repeat(3 << 20));
+        fs::write(path, endless).unwrap();
+        assert!(matches!(build.gather(&[]), Err(GatherError::TooMuch(_))));
     }
 
     #[test]

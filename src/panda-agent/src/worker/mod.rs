@@ -3,11 +3,11 @@
 //! runs alone.
 //!
 //! # Layout
-//! - [`service`]: the protocol's methods; [`state`]: what may be asked when
-//! - [`runner`]: a build's process, from the worker's side; [`inner`]: that process
-//! - [`args`], [`plan`]: what a build is told; [`sources`]: its apt sources
-//! - [`log`]: its log; [`outcome`], [`relations`]: what sbuild's status and log mean
-//! - [`gather`], [`changes`], [`deb822`]: its results
+//! - `service`: the protocol's methods; `state`: what may be asked when
+//! - `runner`: a build's process, from the worker's side; [`inner`]: that process
+//! - `args`, `plan`: what a build is told; `sources`: its apt sources
+//! - `log`: its log; `outcome`, `relations`: what sbuild's status and log mean
+//! - `gather`, `changes`, `deb822`: its results
 //! - [`needs`]: the programs that must be there
 //!
 //! # On the disk
@@ -168,14 +168,6 @@ impl Worker {
             program: "panda-agent",
             source,
         })?;
-        Self::with_program(settings, depot, program).await
-    }
-
-    async fn with_program(
-        settings: Settings,
-        depot: Option<Depot>,
-        program: PathBuf,
-    ) -> Result<Self, WorkerError> {
         let isolation = Isolation::probe(program).await?;
         let failed = |path: &Path| {
             let path = path.to_owned();

@@ -165,7 +165,8 @@ fn field(option: &str) -> String {
     }
 }
 
-/// `apt.conf.d`: retries, and the proxy where there is one.
+/// `apt.conf.d`: retries, the proxy where there is one, and updates that Ubuntu hands out in phases:
+/// what a package is built with must not depend on the machine that builds it.
 pub(crate) fn apt_conf(proxy: Option<&str>) -> String {
     let mut text =
         "Acquire::Retries \"3\";\nAPT::Get::Always-Include-Phased-Updates \"true\";\n".to_owned();

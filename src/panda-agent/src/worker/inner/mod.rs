@@ -1,4 +1,4 @@
-//! The process that runs one build: `panda-agent run-build`, started by [`super::runner`] as the first
+//! The process that runs one build: `panda-agent run-build`, started by `worker::runner` as the first
 //! process of a PID and mount namespace of its own, so that everything the build starts or mounts is
 //! gone when this process is.
 //!
