@@ -12,7 +12,8 @@ use panda_protocol::omap4::rom;
 use panda_twin::board::Timing;
 use panda_twin::{Twin, TwinError};
 use support::{
-    CLINGING, Host, LIMIT, ask, image, is_held, one_board, second_stage, send, settings,
+    CLINGING, CLINGING_AND_HEAVY, Host, LIMIT, ask, image, is_held, one_board, second_stage, send,
+    settings,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -58,7 +59,7 @@ async fn a_boot_starts_exactly_what_was_sent() {
 async fn power_off_ends_everything_before_it_is_answered() {
     let state = tempfile::tempdir().unwrap();
     let (twin, mut host) = one_board(state.path()).await;
-    host.boot(&image(CLINGING, &[])).await;
+    host.boot(&image(CLINGING_AND_HEAVY, &[])).await;
     host.says("clinging").await;
     let alive = host.alive();
     assert!(is_held(&alive));

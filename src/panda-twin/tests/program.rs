@@ -109,7 +109,8 @@ async fn machines_die_with_a_twin_that_is_killed_and_the_next_one_starts_clean()
     program.signal(Signal::SIGKILL);
     program.child.wait().unwrap();
     // Returns when the last process of the machine is gone.
-    let gone = tokio::task::spawn_blocking(move || alive.lock());
+    let (say, gone) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || say.send(alive.lock()));
     tokio::time::timeout(LIMIT, gone)
         .await
         .unwrap()

@@ -208,3 +208,14 @@ pub(crate) const CLINGING: &str = r#"
 ' "$scratch" &)
 exec sleep 1000
 "#;
+
+/// As [`CLINGING`], with so much memory that it takes a while to die: its files are closed after that.
+pub(crate) const CLINGING_AND_HEAVY: &str = r#"
+(setsid sh -c '
+    trap "" TERM HUP INT
+    exec 9>>"$0/alive"
+    flock 9
+    { head -c 400000000 /dev/zero; echo clinging >&2; sleep 1000; } | tail -c 500000000
+' "$scratch" &)
+exec sleep 1000
+"#;
