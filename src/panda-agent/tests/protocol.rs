@@ -240,6 +240,52 @@ async fn what_a_good_build_leaves_running_is_gone_before_it_is_told() {
 }
 
 #[tokio::test]
+async fn a_build_cannot_change_what_the_next_one_is_given() {
+    let script = "cat hello_1.0.dsc; echo tampered > hello_1.0.dsc; exit 1";
+    let worker = TestWorker::with_executor(script, &[DSC], &[]);
+    for _ in 0..2 {
+        worker.build(call(DSC)).await;
+        let log = worker.log().await;
+        assert!(log.ends_with("Source: hello\nVersion: 1.0\n"), "{log}");
+        worker.client.clean().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn inputs_of_a_running_build_are_not_evicted() {
+    // The inputs' 35 bytes and the 89 of a .changes do not fit together.
+    let worker = TestWorker::with_executor(
+        "until [ -e go ]; do :; done; cat \"$PANDA_CHROOT\"; exit 1",
+        &[DSC],
+        &["--cache-bytes", "100"],
+    );
+    let server = TestWorker::with_executor(MAKE, &[DSC], &[]);
+    let changes = server.build(call(DSC)).await.filemap[&name("hello_1.0_armhf.changes")];
+    let fetch = async || {
+        let call = EnsurePresent {
+            sum: Sum::from(changes),
+            url: Some(format!("{}/filecache/{changes}", server.url)),
+            username: String::new(),
+            password: String::new(),
+        };
+        worker.client.ensure_present(call).await.unwrap().present
+    };
+    assert_eq!(
+        worker.client.build(call(DSC)).await.unwrap(),
+        BuildAnswer::Building
+    );
+    worker.log_with("RUN: sh").await;
+    assert!(
+        !fetch().await,
+        "there is no room beside the running build's inputs"
+    );
+    std::fs::write(worker.directory.path().join("builds/0/work/files/go"), "").unwrap();
+    worker.ended().await;
+    assert!(worker.log().await.ends_with("a chroot"));
+    assert!(fetch().await, "an ended build's inputs make room");
+}
+
+#[tokio::test]
 async fn orphans_of_a_build_are_reaped_while_it_runs() {
     let script = format!(
         "for i in 1 2 3 4 5 6 7 8 9; do (sh -c : &); done

@@ -164,11 +164,52 @@ async fn a_package_is_built_by_sbuild_and_nothing_of_it_stays_on_the_host() {
         "{log}"
     );
     assert!(log.contains("USER=sbuild\n"), "{log}");
+    assert!(log.contains("No archives were given"), "{log}");
+    assert!(
+        !log.contains("RUN: chroot"),
+        "nothing to update from: {log}"
+    );
     assert_eq!(
         before,
         (chroots(), sessions(), std::fs::read("/etc/passwd").unwrap())
     );
     assert_eq!(mounts_below(worker.directory.path()), 0);
+}
+
+#[tokio::test]
+#[ignore = "needs root, sbuild and a chroot"]
+async fn the_chroot_is_set_up_as_builders_set_it_up() {
+    let look = "\t@cat /CurrentlyBuilding /etc/apt/preferences.d/*; apt-config dump; id -un; \
+        cat /etc/resolv.conf; grep -E ' (/proc|/sys|/dev/pts|/dev/shm) ' /proc/mounts; \
+        test -c /dev/null && echo a null device; ls /proc | grep -c '^[0-9]'; $(CC)";
+    let source = Source::new(Some(("debian/rules", "\t$(CC)", look)));
+    let (worker, mut call) = worker(&source, &tarball(), &[]);
+    call.args
+        .insert("arch_indep".to_owned(), Value::Boolean(true));
+    call.args
+        .insert("build_debug_symbols".to_owned(), Value::Boolean(true));
+    let outcome = worker.build(call).await;
+    let log = worker.log().await;
+    assert_eq!(outcome.build_status, BuildStatus::Ok, "{log}");
+    for line in [
+        "Package: panda-hello\nComponent: main\nSuite: bookworm\nPurpose: PRIMARY\nBuild-Debug-Symbols: yes\n",
+        "Pin: release a=*-proposed\nPin-Priority: 500\n",
+        "Pin: release a=*-backports\nPin-Priority: 500\n",
+        "Acquire::Retries \"3\";\n",
+        "\nsbuild\n",
+        " /proc proc ",
+        " /sys sysfs ro",
+        " /dev/pts devpts ",
+        " /dev/shm tmpfs ",
+        "\na null device\n",
+        " -A panda-hello_1.0.dsc\n",
+        "dpkg-buildpackage --sanitize-env -us -uc -b ",
+    ] {
+        assert!(log.contains(line), "{line:?} is missing in {log}");
+    }
+    assert!(!log.contains("noautodbgsym"), "{log}");
+    let resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap();
+    assert!(log.contains(resolv.trim()), "{log}");
 }
 
 #[tokio::test]
