@@ -219,7 +219,7 @@ impl Rack {
             .with_context(|| self.log())
     }
 
-    /// The evidence of a slot's boots, as `pandabuildd boots --json` tells it, oldest first.
+    /// The evidence of a slot's boots, as `pandabuildd boots --json` tells it, the latest first.
     ///
     /// # Errors
     /// It cannot be asked.
