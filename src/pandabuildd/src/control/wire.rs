@@ -120,7 +120,7 @@ pub struct SlotInfo {
     pub slot: String,
     /// The host names that Launchpad knows it by.
     pub hosts: Vec<String>,
-    /// The board's life in a word: see [`super::describe`].
+    /// The board's life in a word: `fresh`, `running`, ….
     pub state: String,
     /// More of it: the attempt of a reset, the build, the reason of a failure.
     pub detail: String,

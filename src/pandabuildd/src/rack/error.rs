@@ -1,0 +1,76 @@
+//! Why a rack does not start, and what to do.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use panda_http::pinned::PinnedError;
+
+use crate::control::ControlServerError;
+use crate::filecache::FilecacheError;
+use crate::identity::IdentityError;
+use crate::images::ImageError;
+use crate::ledger::LedgerError;
+
+/// Why a rack does not start. Every message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum RackError {
+    /// The state directory.
+    #[error("state directory {}: {source}; the daemon needs a directory of its own that it may write", path.display())]
+    State {
+        /// The directory, or a file in it.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another daemon has it.
+    #[error("state directory {}: another pandabuildd uses it; stop that one, or give this one a directory of its own", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// An address cannot be listened on.
+    #[error("{who} cannot listen on {address}: {source}{}", listen_hint(source))]
+    Listen {
+        /// `[front]`, `[depot]`, `slot panda01`.
+        who: String,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The master's key.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The master's certificate.
+    #[error(transparent)]
+    Pinned(#[from] PinnedError),
+    /// The inputs.
+    #[error(transparent)]
+    Filecache(#[from] FilecacheError),
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] ControlServerError),
+    /// A task that ends by itself has a fault.
+    #[error("the daemon's start was cut short")]
+    Interrupted,
+}
+
+fn listen_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another program has it: stop that one (`ss -ltnp` names it), or choose another port"
+        }
+        io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need the capability CAP_NET_BIND_SERVICE"
+        }
+        _ => "",
+    }
+}

@@ -1,0 +1,382 @@
+//! Assembles a rack from its configuration, and runs it until it is told to stop. Everything that can be
+//! refused (the state directory, the image, every address) is tried before the first board is touched.
+//!
+//! ```text
+//! config ─▶ state directory, locked ─▶ image, checked ─▶ addresses, bound ─▶ ledger, key, inputs, depot
+//!        ─▶ each slot: its results, drivers, hands, task, front ─▶ listeners, control socket
+//! stop   ─▶ no slot says IDLE any more ─▶ calls in flight end ─▶ slots let go of their boards, which go on
+//! ```
+
+mod error;
+mod state;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use panda_board::twin::{TwinPort, TwinPower};
+use panda_http::{Identity, ServerSettings};
+use panda_slot::Slot;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+pub use self::error::RackError;
+pub use self::state::StateLock;
+use crate::config::{Config, SlotSettings};
+use crate::console;
+use crate::control::{self, Desk, Operated};
+use crate::depot::{Depot, Inputs};
+use crate::filecache::{self, Filecache};
+use crate::front::routes::{Hosts, Routes};
+use crate::front::{Announced, Face, SlotFront};
+use crate::guest::Results;
+use crate::identity::KeyAndCertificate;
+use crate::images::Image;
+use crate::ledger::Ledger;
+use crate::rig::{Rig, RigParts};
+use crate::slot::{self, SlotHandle};
+
+/// The ledger's name in the state directory.
+const LEDGER: &str = "ledger.sqlite";
+
+/// A rack that runs.
+#[derive(Debug)]
+pub struct Rack {
+    slots: Vec<SlotHandle>,
+    urls: Vec<(String, String)>,
+    fronts: JoinSet<()>,
+    others: JoinSet<()>,
+    stop_fronts: CancellationToken,
+    stop_others: CancellationToken,
+    drain: Duration,
+    _lock: StateLock,
+}
+
+impl Rack {
+    /// Starts everything that `config` describes, in the state directory that `lock` is of.
+    ///
+    /// # Errors
+    /// See [`RackError`]. No board has been touched then.
+    pub async fn start(config: Config, lock: StateLock) -> Result<Self, RackError> {
+        let state = config.rack.state_dir.clone();
+        let directory = config.rack.image.clone();
+        let image = tokio::task::spawn_blocking(move || Image::load(&directory));
+        let image = Arc::new(image.await.map_err(|_| RackError::Interrupted)??);
+        let listeners = Listeners::bind(&config).await?;
+        let control = control::bind(&state.join(control::SOCKET))?;
+
+        let ledger = Ledger::open(&state.join(LEDGER))?;
+        let master = Arc::new(KeyAndCertificate::master(&state)?);
+        let filecache = Filecache::open(
+            &state.join(filecache::DIRECTORY),
+            &config.filecache,
+            ledger.clone(),
+        )
+        .await?;
+        let inputs = filecache::inputs(&filecache);
+        let stop_others = CancellationToken::new();
+        let identity = Identity::from_pem(&master.certificate_pem, &master.key_pem)?;
+        let (depot, depot_task) = Depot::serve(
+            listeners.depot,
+            &identity,
+            inputs.clone(),
+            ServerSettings::default(),
+            stop_others.clone(),
+        )?;
+        let mut others = JoinSet::new();
+        others.spawn(async move { finish("depot", depot_task.await) });
+
+        let assembly = Assembly {
+            config: &config,
+            state: &state,
+            image,
+            ledger,
+            master,
+            filecache,
+            inputs,
+            depot,
+        };
+        let mut hosts = Hosts::default();
+        let mut fronts = Vec::new();
+        let mut operated = Vec::new();
+        let mut prepared = Vec::new();
+        for settings in &config.slots {
+            prepared.push(assembly.prepare(settings).await?);
+        }
+        // Nothing can be refused any more: from here on boards are touched.
+        for (settings, prepared) in config.slots.iter().zip(prepared) {
+            let (handle, front) = assembly.begin(settings, prepared);
+            if let Some(console) = &settings.console {
+                let log = state.join("slots").join(handle.name()).join(console::LOG);
+                let socket = console.socket.get_ref().clone();
+                others.spawn(console::keep(socket, log, stop_others.clone()));
+            }
+            others.spawn(release_after_resets(
+                handle.clone(),
+                assembly.inputs.clone(),
+                stop_others.clone(),
+            ));
+            let names: Vec<String> = settings.host_names().map(str::to_owned).collect();
+            for name in &names {
+                hosts.insert(name, front.clone());
+            }
+            operated.push(Operated {
+                handle,
+                hosts: names,
+            });
+            fronts.push(front);
+        }
+        let slots = operated.iter().map(|slot| slot.handle.clone()).collect();
+        let desk = Desk {
+            slots: operated,
+            ledger: assembly.ledger.clone(),
+            dialect: config.rack.dialect,
+            virtualized: config.rack.virtualized,
+        };
+        let control = control::serve(control, desk, stop_others.clone());
+        others.spawn(async move { finish("control socket", control.await) });
+
+        let stop_fronts = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        for (listener, shared, own) in listeners.fronts {
+            let hosts = if shared {
+                Arc::new(hosts.clone())
+            } else {
+                Arc::default()
+            };
+            let own = own.and_then(|index| fronts.get(index).cloned());
+            let (server, limits) = (config.front.server(), config.front.service());
+            tasks.spawn(Routes { hosts, own }.serve(listener, server, limits, stop_fronts.clone()));
+        }
+        Ok(Self {
+            slots,
+            urls: urls(&config),
+            fronts: tasks,
+            others,
+            stop_fronts,
+            stop_others,
+            drain: config.front.server().drain,
+            _lock: lock,
+        })
+    }
+
+    /// Each slot's name, and the URL that Launchpad may know it by.
+    #[must_use]
+    pub fn urls(&self) -> &[(String, String)] {
+        &self.urls
+    }
+
+    /// Stops: no slot says IDLE any more, calls in flight end, and the boards go on as they are for the next
+    /// daemon.
+    pub async fn stop(mut self) {
+        for slot in &self.slots {
+            if slot.quiesce().await.is_err() {
+                tracing::debug!(slot = slot.name(), "had ended already");
+            }
+        }
+        self.stop_fronts.cancel();
+        // A `clean` may wait longer than callers are waited for: it is answered when its slot closes.
+        if timeout(self.drain / 2, join(&mut self.fronts))
+            .await
+            .is_err()
+        {
+            tracing::info!("calls still wait for their boards; they are told to come again");
+        }
+        for slot in &self.slots {
+            slot.close().await;
+        }
+        join(&mut self.fronts).await;
+        self.stop_others.cancel();
+        join(&mut self.others).await;
+    }
+}
+
+async fn join(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        finish("a listener", ended);
+    }
+}
+
+fn finish(what: &str, ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(what, %error, "ended badly");
+    }
+}
+
+/// Everything that is listened on.
+struct Listeners {
+    depot: TcpListener,
+    /// The listener, whether all slots are there by name, and the slot whose own it is.
+    fronts: Vec<(TcpListener, bool, Option<usize>)>,
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> Result<Self, RackError> {
+        let depot = bind("[depot]", config.depot.listen).await?;
+        let mut fronts = Vec::new();
+        let own = |address| {
+            config
+                .slots
+                .iter()
+                .position(|slot| slot.own_address() == Some(address))
+        };
+        if let Some(shared) = config.front.listen {
+            fronts.push((bind("[front]", shared).await?, true, own(shared)));
+        }
+        for (index, slot) in config.slots.iter().enumerate() {
+            let Some(address) = slot
+                .own_address()
+                .filter(|own| config.front.listen != Some(*own))
+            else {
+                continue;
+            };
+            let who = format!("slot {}", slot.name.get_ref());
+            fronts.push((bind(&who, address).await?, false, Some(index)));
+        }
+        Ok(Self { depot, fronts })
+    }
+}
+
+async fn bind(who: &str, address: SocketAddr) -> Result<TcpListener, RackError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| RackError::Listen {
+            who: who.to_owned(),
+            address,
+            source,
+        })
+}
+
+/// What all slots are made from.
+struct Assembly<'a> {
+    config: &'a Config,
+    state: &'a Path,
+    image: Arc<Image>,
+    ledger: Ledger,
+    master: Arc<KeyAndCertificate>,
+    filecache: Filecache,
+    inputs: Arc<dyn Inputs>,
+    depot: Depot,
+}
+
+impl Assembly<'_> {
+    /// All of a slot that can fail; no board is touched.
+    async fn prepare(&self, settings: &SlotSettings) -> Result<Prepared, RackError> {
+        let name = settings.name.get_ref();
+        let initial = self.ledger.load_slot(name).await?;
+        let needed = initial.as_ref().map(Results::needed_by).unwrap_or_default();
+        let results = Results::at(self.state, name, &needed).map_err(|source| {
+            let path = self.state.join("slots").join(name);
+            RackError::State { path, source }
+        })?;
+        let rig = Rig::new(RigParts {
+            slot: name.clone(),
+            link: *settings.link.get_ref(),
+            depot_address: self.config.depot.address(),
+            network: settings.network(),
+            expected: settings.board,
+            power: Arc::new(TwinPower::new(settings.power.socket.get_ref())),
+            port: Arc::new(TwinPort::spawn(settings.pipe.socket.get_ref())),
+            sense: None,
+            image: self.image.clone(),
+            master: self.master.clone(),
+            ledger: self.ledger.clone(),
+            depot: self.depot.clone(),
+            inputs: self.inputs.clone(),
+            results: results.clone(),
+            boot: self.config.boot.clone(),
+            guest: self.config.guest.clone(),
+        })?;
+        Ok(Prepared {
+            initial,
+            results,
+            rig,
+        })
+    }
+
+    /// Begins the slot's life.
+    fn begin(&self, settings: &SlotSettings, prepared: Prepared) -> (SlotHandle, Arc<SlotFront>) {
+        let Prepared {
+            initial,
+            results,
+            rig,
+        } = prepared;
+        let reports = rig.clone();
+        let announced: Announced =
+            Arc::new(move || reports.report().map(|report| report.build_types));
+        let handle = slot::spawn(
+            settings.name.get_ref(),
+            initial,
+            self.ledger.clone(),
+            Arc::new(rig),
+            self.config.slot_task.clone(),
+        );
+        let face = Face {
+            dialect: self.config.rack.dialect,
+            virtualized: self.config.rack.virtualized,
+            arch: self.image.manifest().arch.clone(),
+            build_types: self.config.rack.build_types.clone(),
+            announced,
+        };
+        let (filecache, ledger) = (self.filecache.clone(), self.ledger.clone());
+        let front = SlotFront::new(handle.clone(), face, results, filecache, ledger);
+        (handle, Arc::new(front))
+    }
+}
+
+/// A slot before its life begins.
+struct Prepared {
+    initial: Option<Slot>,
+    results: Results,
+    rig: Rig,
+}
+
+/// Inputs that were brought for a build which never came are let go when the slot is reset.
+async fn release_after_resets(slot: SlotHandle, inputs: Arc<dyn Inputs>, stop: CancellationToken) {
+    let mut watch = slot.watch();
+    let mut boot = watch.borrow_and_update().slot.boot;
+    loop {
+        let changed = tokio::select! {
+            () = stop.cancelled() => return,
+            changed = watch.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+        let view = watch.borrow_and_update();
+        let reset = view.slot.boot != boot && view.slot.live().is_none();
+        boot = view.slot.boot;
+        drop(view);
+        if reset {
+            inputs.release(slot.name());
+        }
+    }
+}
+
+/// The URL of each slot: its own address, or its first host name at the shared one.
+fn urls(config: &Config) -> Vec<(String, String)> {
+    config
+        .slots
+        .iter()
+        .map(|slot| {
+            let shared = config.front.listen.map_or(0, |listen| listen.port());
+            let url = match slot.own_address() {
+                Some(own) if own.ip().is_unspecified() => {
+                    format!("http://localhost:{}", own.port())
+                }
+                Some(own) => format!("http://{own}"),
+                None => format!(
+                    "http://{}:{shared}",
+                    slot.host_names().next().unwrap_or_default()
+                ),
+            };
+            (slot.name.get_ref().clone(), url)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

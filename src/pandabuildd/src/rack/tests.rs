@@ -1,0 +1,150 @@
+//! A whole rack, started and stopped. Its boards are not there: what they do is tried elsewhere.
+
+use panda_http::client::ClientLimits;
+use panda_http::endpoint::{ClientError, EndpointSettings};
+use panda_http::{BuilderClient, Endpoint, pinned};
+use panda_protocol::agent_toml::{self, AgentToml};
+
+use super::*;
+use crate::control::client;
+use crate::control::wire::{Answer, Ask};
+use crate::images;
+
+struct Bench {
+    directory: tempfile::TempDir,
+    front: SocketAddr,
+    own: SocketAddr,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let agent = directory.path().join("agent");
+        std::fs::write(&agent, "#!/bin/sh\n").unwrap();
+        let settings = AgentToml {
+            version: agent_toml::VERSION,
+            arch: "armhf".into(),
+            executor: None,
+        };
+        images::process::make(&directory.path().join("image"), &agent, &settings).unwrap();
+        Self {
+            directory,
+            front: free(),
+            own: free(),
+        }
+    }
+
+    fn config(&self) -> Config {
+        let text = format!(
+            "[rack]\nname = \"r\"\nstate_dir = \"state\"\nimage = \"image\"\n[front]\nlisten = \"{}\"\n\
+             [depot]\nlisten = \"{}\"\n[boot]\npower_ms = 100\n\
+             [[slot]]\nname = \"panda01\"\nlink = \"127.0.0.1:1\"\n\
+             power = {{ driver = \"twin\", socket = \"1.power\" }}\npipe = {{ driver = \"twin\", socket = \"1.pipe\" }}\n\
+             [[slot]]\nname = \"panda02\"\nlisten = \"{}\"\nlink = \"127.0.0.1:2\"\n\
+             power = {{ driver = \"twin\", socket = \"2.power\" }}\npipe = {{ driver = \"twin\", socket = \"2.pipe\" }}\n",
+            self.front,
+            free(),
+            self.own
+        );
+        Config::parse(&text, &self.directory.path().join("rack.toml")).unwrap()
+    }
+
+    fn lock(&self) -> StateLock {
+        StateLock::take(&self.directory.path().join("state")).unwrap()
+    }
+}
+
+fn free() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+}
+
+fn builder(address: SocketAddr) -> BuilderClient {
+    let tls = pinned::public_client_config().unwrap();
+    let endpoint = Endpoint::new(
+        &format!("http://{address}"),
+        tls,
+        EndpointSettings::default(),
+    )
+    .unwrap();
+    BuilderClient::new(endpoint, ClientLimits::default())
+}
+
+#[tokio::test]
+async fn a_rack_answers_on_every_address_and_its_socket_and_leaves_all_of_them_when_it_stops() {
+    let bench = Bench::new();
+    let rack = Rack::start(bench.config(), bench.lock()).await.unwrap();
+    let urls: Vec<_> = rack
+        .urls()
+        .iter()
+        .map(|(slot, url)| format!("{slot} {url}"))
+        .collect();
+    let shared = format!("panda01 http://panda01:{}", bench.front.port());
+    assert_eq!(urls, [shared, format!("panda02 http://{}", bench.own)]);
+    // Its board is not there: it faults, and does not say IDLE.
+    let told = builder(bench.own).status().await.unwrap_err();
+    assert!(
+        matches!(told, ClientError::Fault { code: 8002, .. }),
+        "{told}"
+    );
+    // The shared address does not guess.
+    assert_eq!(
+        builder(bench.front).status().await.unwrap_err(),
+        ClientError::Status(404)
+    );
+    let socket = bench.directory.path().join("state").join(control::SOCKET);
+    let ask = Ask::Slots {
+        fresh_within_seconds: None,
+    };
+    let Answer::Slots { slots, .. } = client::ask(&socket, ask, Duration::ZERO).await.unwrap()
+    else {
+        panic!("slots")
+    };
+    let names: Vec<_> = slots.iter().map(|slot| slot.slot.as_str()).collect();
+    assert_eq!(names, ["panda01", "panda02"]);
+
+    rack.stop().await;
+    assert!(!socket.exists());
+    assert!(matches!(
+        builder(bench.own).status().await.unwrap_err(),
+        ClientError::Transport(_)
+    ));
+    let again = Rack::start(bench.config(), bench.lock()).await.unwrap();
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn a_rack_that_is_refused_has_touched_no_board() {
+    let bench = Bench::new();
+    let taken = TcpListener::bind(bench.own).await.unwrap();
+    let error = Rack::start(bench.config(), bench.lock())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("slot panda02 cannot listen"), "{error}");
+    drop(taken);
+    let ledger = bench.directory.path().join("state").join(LEDGER);
+    assert!(!ledger.exists());
+    // An image that has changed.
+    std::fs::write(bench.directory.path().join("image/kernel"), "other").unwrap();
+    let error = Rack::start(bench.config(), bench.lock())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("image/kernel"), "{error}");
+    assert!(!ledger.exists());
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_named_with_who_wanted_it() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap();
+    let error = bind("slot panda01", address).await.unwrap_err().to_string();
+    assert!(
+        error.contains(&format!("slot panda01 cannot listen on {address}")),
+        "{error}"
+    );
+    assert!(error.contains("another program has it"), "{error}");
+}
