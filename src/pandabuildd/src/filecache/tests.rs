@@ -33,12 +33,14 @@ fn answer(request: &http::Request<hyper::body::Incoming>) -> http::Response<Body
         .is_some_and(|value| value == "Basic OnNlY3JldA==");
     match request.uri().path() {
         "/good" if known => bytes_response(http::StatusCode::OK, "text/plain", DATA),
+        "/large" => bytes_response(http::StatusCode::OK, "text/plain", LARGE),
         "/bad" => bytes_response(http::StatusCode::OK, "text/plain", "other bytes"),
         _ => text_response(http::StatusCode::UNAUTHORIZED, "no"),
     }
 }
 
 const DATA: &str = "an input\n";
+const LARGE: &str = "a larger one\n";
 
 fn call(url: Option<String>, password: &str) -> EnsurePresent {
     EnsurePresent {
@@ -50,14 +52,14 @@ fn call(url: Option<String>, password: &str) -> EnsurePresent {
 }
 
 async fn open(state: &Path) -> (Filecache, Ledger) {
+    open_with(state, &FilecacheSettings::default()).await
+}
+
+async fn open_with(state: &Path, settings: &FilecacheSettings) -> (Filecache, Ledger) {
     let ledger = Ledger::open(&state.join("ledger.sqlite")).unwrap();
-    let cache = Filecache::open(
-        &state.join(DIRECTORY),
-        &FilecacheSettings::default(),
-        ledger.clone(),
-    )
-    .await
-    .unwrap();
+    let cache = Filecache::open(&state.join(DIRECTORY), settings, ledger.clone())
+        .await
+        .unwrap();
     (cache, ledger)
 }
 
@@ -126,4 +128,44 @@ async fn pins_survive_a_restart_and_go_with_the_build() {
         .collect();
     owners.sort();
     assert_eq!(owners, ["panda02", "panda03"]);
+}
+
+#[tokio::test]
+async fn after_a_restart_what_is_pinned_is_not_evicted_until_it_is_let_go() {
+    let (base, _librarian) = librarian().await;
+    let state = tempfile::tempdir().unwrap();
+    // Room for either file, not for both.
+    let settings = FilecacheSettings {
+        max_bytes: 20,
+        ..FilecacheSettings::default()
+    };
+    let (cache, _) = open_with(state.path(), &settings).await;
+    let good = call(Some(format!("{base}/good")), "secret");
+    assert!(cache.ensure_present("panda01", good).await.present);
+
+    let (cache, _) = open_with(state.path(), &settings).await;
+    let large = EnsurePresent {
+        sum: Sha1::of(LARGE.as_bytes()).into(),
+        ..call(Some(format!("{base}/large")), "")
+    };
+    let answer = cache.ensure_present("panda02", large.clone()).await;
+    assert!(
+        !answer.present && answer.info.contains("full"),
+        "{}",
+        answer.info
+    );
+    assert!(
+        Inputs::open(&cache, Sha1::of(DATA.as_bytes()))
+            .await
+            .unwrap()
+            .is_some()
+    );
+    cache.release("panda01");
+    assert!(cache.ensure_present("panda02", large).await.present);
+    assert!(
+        Inputs::open(&cache, Sha1::of(DATA.as_bytes()))
+            .await
+            .unwrap()
+            .is_none()
+    );
 }

@@ -78,6 +78,8 @@ impl Rack {
         .await?;
         let inputs = filecache::inputs(&filecache);
         let stop_others = CancellationToken::new();
+        // A start that fails below leaves nothing running.
+        let unfinished = stop_others.clone().drop_guard();
         let identity = Identity::from_pem(&master.certificate_pem, &master.key_pem)?;
         let (depot, depot_task) = Depot::serve(
             listeners.depot,
@@ -151,6 +153,7 @@ impl Rack {
             let (server, limits) = (config.front.server(), config.front.service());
             tasks.spawn(Routes { hosts, own }.serve(listener, server, limits, stop_fronts.clone()));
         }
+        unfinished.disarm();
         Ok(Self {
             slots,
             urls: urls(&config),

@@ -136,7 +136,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     show.end();
     drop(server);
     let exit = match ended? {
-        Ended::Interrupted => Exit::Interrupted,
+        Ended::Interrupted => {
+            eprintln!("pandabuildd: the build was aborted");
+            Exit::Interrupted
+        }
         Ended::Waiting(outcome) => verdict(&outcome, &args.output),
     };
     fetched?;
