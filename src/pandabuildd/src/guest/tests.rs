@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use panda_http::Identity;
 use panda_protocol::digest::{Sha1, Sha256};
@@ -253,7 +254,8 @@ async fn a_worker_that_says_what_cannot_be_is_a_liar() {
     ] {
         let board = board().await;
         board.toy.say(lie.clone());
-        let lost = follow(&board.guest).await.unwrap_err();
+        let following = tokio::time::timeout(Duration::from_secs(60), follow(&board.guest));
+        let lost = following.await.expect("a lie ends it").unwrap_err();
         assert!(is_lie(&lost), "{lie:?}: {lost:?}");
         let lost = collect(&board.guest).await.unwrap_err();
         assert!(is_lie(&lost), "{lie:?}: {lost:?}");

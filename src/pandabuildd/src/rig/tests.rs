@@ -206,7 +206,8 @@ impl Rack {
 
 impl Daemon {
     async fn next(&mut self) -> Event {
-        self.happened.recv().await.unwrap()
+        let event = tokio::time::timeout(Duration::from_secs(60), self.happened.recv()).await;
+        event.expect("an activity always reports").unwrap()
     }
 
     async fn reset(&mut self, boot: BootNo) -> Event {
