@@ -33,12 +33,7 @@ pub(crate) struct Job {
 impl Job {
     /// The build of `package` in `chroot`.
     #[must_use]
-    pub(crate) fn new(
-        _args: &Args,
-        package: &SourcePackage,
-        chroot: Sha1,
-        keys: Vec<String>,
-    ) -> Self {
+    pub(crate) fn new(package: &SourcePackage, chroot: Sha1, keys: Vec<String>) -> Self {
         let filemap = package
             .files
             .iter()
@@ -135,6 +130,7 @@ pub(crate) async fn ready(
     show: &mut Show,
 ) -> anyhow::Result<()> {
     let until = Instant::now() + patience;
+    let mut said = false;
     loop {
         let error = match client.status().await {
             Ok(report) => match report.status {
@@ -157,6 +153,13 @@ pub(crate) async fn ready(
                 "the builder was not ready within {} s",
                 patience.as_secs()
             ));
+        }
+        if !said {
+            let seconds = patience.as_secs();
+            show.note(&format!(
+                "waiting up to {seconds} s for the builder: {error:#}"
+            ));
+            said = true;
         }
         show.progress(&format!("waiting for the builder: {error:#}"));
         sleep(PAUSE).await;

@@ -46,6 +46,12 @@ impl Show {
             .set_message(one_line(text).chars().take(MAX_MESSAGE).collect::<String>());
     }
 
+    /// A line on standard error that stays.
+    pub(crate) fn note(&self, text: &str) {
+        self.bar
+            .suspend(|| eprintln!("pandabuildd: {}", one_line(text)));
+    }
+
     /// Appends a piece of the log; whole lines are shown.
     pub(crate) fn log(&mut self, piece: &[u8]) {
         self.partial.extend_from_slice(piece);

@@ -102,7 +102,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     let client = client(&args.builder)?;
 
     let server = FileServer::start(&args.builder, args.serve.as_ref()).await?;
-    let job = Job::new(&args, &package, chroot, keys);
+    let job = Job::new(&package, chroot, keys);
     let mut show = Show::new(&format!("{} {}", package.source, package.version));
     let ready = dispatch::ready(&client, Duration::from_secs(args.wait), &mut show);
     let build = tokio::select! {

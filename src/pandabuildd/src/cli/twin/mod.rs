@@ -129,11 +129,7 @@ async fn serve(
     let plan = Plan::make(args.listen, args.slots, Config::load(&path).ok().as_ref())?;
     plan.write(&path)?;
 
-    let starting = Rack::start(Config::load(&path)?, lock);
-    let rack = tokio::select! {
-        rack = starting => rack?,
-        () = &mut *interrupted => return Ok(Exit::Done),
-    };
+    let rack = Rack::start(Config::load(&path)?, lock).await?;
     for (slot, url) in rack.urls() {
         say(&json!({ "slot": slot, "url": url }).to_string())?;
     }
