@@ -25,6 +25,10 @@ const MAX_LINE: usize = 16 * 1024;
 const MAX_REPORT: usize = 2_000;
 
 const REPORT_BEGINS: &str = "The following packages have unmet dependencies:";
+/// sbuild's own words, after all that apt had to say.
+const REPORT_ENDS: &str = "apt-get failed.";
+/// What apt's error after a report ends with.
+const ERROR_ENDS: &str = "held broken packages.";
 const PACKAGE_OUTPUT_BEGINS: &str = "Toolchain package versions:";
 const NEEDS_FORCE: &str = "E: There are problems and -y was used without --force-yes";
 const FAILED_INSTALLING: &[u8] = b"Fail-Stage: install-deps";
@@ -84,17 +88,13 @@ impl LogScan {
             self.needs_force = true;
         } else if line.ends_with(REPORT_BEGINS) {
             self.in_report = true;
-        } else if self.in_report {
-            // Apt writes "E" and ": message" apart, and its report to another stream: the letter
-            // of a later error may have got before a line of the report.
-            let line = line
-                .strip_prefix('E')
-                .filter(|rest| rest.starts_with(' '))
-                .unwrap_or(line);
-            self.in_report = line.starts_with([' ', '\t']) && self.report.len() < MAX_REPORT;
-            if self.in_report {
-                self.report.push(line.to_owned());
-            }
+        } else if line.starts_with(REPORT_ENDS) {
+            self.in_report = false;
+        } else if self.in_report
+            && self.report.len() < MAX_REPORT
+            && let Some(line) = reported(line)
+        {
+            self.report.push(line.to_owned());
         }
     }
 
@@ -142,6 +142,18 @@ impl LogScan {
         }
         Reading::PackageFail
     }
+}
+
+/// A line of apt's report: it begins with a blank. Apt writes its error in pieces, and not through
+/// sbuild as the report: any of them may have got between the report's lines, or before one.
+fn reported(line: &str) -> Option<&str> {
+    if line.starts_with([' ', '\t']) {
+        return Some(line);
+    }
+    let rest = line.split_once(ERROR_ENDS).map_or(line, |(_, rest)| rest);
+    let rest = rest.strip_prefix('E').unwrap_or(rest);
+    let rest = rest.strip_prefix(':').unwrap_or(rest);
+    rest.starts_with(' ').then_some(rest)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -252,6 +264,8 @@ fn complaint(text: &str) -> Option<(Alternative, Kind)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::relations;
     use super::*;
 
@@ -350,14 +364,30 @@ mod tests {
         assert_eq!(depfail(&read(&log, 3)).as_deref(), Some("libfoo1 (= 1.0)"));
     }
 
-    #[test]
-    fn an_errors_letter_that_got_before_the_report_does_not_hide_it() {
-        for (from, to) in [
-            ("The following", "EThe following"),
-            (SUBJECT, &format!("E{SUBJECT}")),
-        ] {
-            let log = log(&format!("{SUBJECT}a but it is not installable\n")).replace(from, to);
-            assert_eq!(depfail(&read(&log, 3)).as_deref(), Some("a"), "{log}");
+    proptest! {
+        /// Apt's error and its report take different ways into the log.
+        #[test]
+        fn an_error_in_the_midst_of_the_report_does_not_hide_it(mut places in [0..5_usize, 0..5, 0..5, 0..5]) {
+            places.sort_unstable();
+            let lines = [
+                format!("{REPORT_BEGINS}\n"),
+                format!("{SUBJECT}a but it is not installable\n"),
+                "                      Depends: b (>= 2) but 1 is to be installed\n".to_owned(),
+                "                      Depends: c but it is not installable\n".to_owned(),
+                "apt-get failed.\n".to_owned(),
+            ];
+            let pieces = ["E", ": ", "Unable to correct problems, you have held broken packages.", "\n"];
+            let mut log = "Reading state information...\n".to_owned();
+            for (number, line) in lines.iter().enumerate() {
+                for (place, piece) in places.iter().zip(pieces) {
+                    if *place == number {
+                        log += piece;
+                    }
+                }
+                log += line;
+            }
+            log += "Fail-Stage: install-deps\n";
+            prop_assert_eq!(depfail(&read(&log, 3)), Some("a, b (>= 2), c".to_owned()), "{}", log);
         }
     }
 
