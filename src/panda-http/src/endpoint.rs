@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use panda_protocol::launchpad::status::StatusError;
 use panda_protocol::launchpad::xml::XmlError;
 use reqwest::{RequestBuilder, Response};
@@ -108,9 +108,29 @@ impl Endpoint {
         base.set_fragment(None);
         let path = base.path().trim_end_matches('/').to_owned();
         base.set_path(&path);
-        let http =
-            http_client(tls, settings).map_err(|error| ClientError::Client(describe(&error)))?;
+        let http = http_builder(tls, settings).build();
+        let http = http.map_err(|error| ClientError::Client(describe(&error)))?;
         Ok(Self { http, base })
+    }
+
+    /// The builder that goes by the name `host` at `address`, over plain HTTP, whatever the name resolves to.
+    ///
+    /// # Errors
+    /// [`ClientError::Url`], [`ClientError::Client`].
+    pub fn named(
+        host: &str,
+        address: SocketAddr,
+        tls: ClientConfig,
+        settings: EndpointSettings,
+    ) -> Result<Self, ClientError> {
+        let mut endpoint = Self::new(
+            &format!("http://{host}:{}", address.port()),
+            tls.clone(),
+            settings,
+        )?;
+        let http = http_builder(tls, settings).resolve(host, address).build();
+        endpoint.http = http.map_err(|error| ClientError::Client(describe(&error)))?;
+        Ok(endpoint)
     }
 
     /// The peer at `address`, over TLS with `tls` (see [`crate::pinned::client_config`]): names play
@@ -145,8 +165,8 @@ impl Endpoint {
         max: usize,
         limit: Duration,
     ) -> Result<(StatusCode, Bytes), ClientError> {
-        self.exchange(self.request(Method::GET, path), max, limit)
-            .await
+        let response = self.exchange(self.request(Method::GET, path), max, limit);
+        Ok(whole(response.await?))
     }
 
     /// `POST path`: as [`Endpoint::get`].
@@ -165,6 +185,22 @@ impl Endpoint {
             .request(Method::POST, path)
             .header(http::header::CONTENT_TYPE, content_type)
             .body(body.into());
+        Ok(whole(self.exchange(request, max, limit).await?))
+    }
+
+    /// `method path` with `headers` and `body`: as [`Endpoint::get`], with the answer's headers.
+    ///
+    /// # Errors
+    /// [`ClientError::Transport`], [`ClientError::TimedOut`], [`ClientError::TooLong`].
+    pub async fn send(
+        &self,
+        (method, path): (Method, &str),
+        headers: HeaderMap,
+        body: Bytes,
+        max: usize,
+        limit: Duration,
+    ) -> Result<http::Response<Bytes>, ClientError> {
+        let request = self.request(method, path).headers(headers).body(body);
         self.exchange(request, max, limit).await
     }
 
@@ -177,16 +213,24 @@ impl Endpoint {
         request: RequestBuilder,
         max: usize,
         limit: Duration,
-    ) -> Result<(StatusCode, Bytes), ClientError> {
+    ) -> Result<http::Response<Bytes>, ClientError> {
         let exchange = async {
-            let response = request.send().await.map_err(|error| transport(&error))?;
+            let mut response = request.send().await.map_err(|error| transport(&error))?;
             let status = response.status();
-            Ok((status, bounded(response, max).await?))
+            let headers = std::mem::take(response.headers_mut());
+            let mut answer = http::Response::new(bounded(response, max).await?);
+            *answer.status_mut() = status;
+            *answer.headers_mut() = headers;
+            Ok(answer)
         };
         tokio::time::timeout(limit, exchange)
             .await
             .map_err(|_| ClientError::TimedOut(limit))?
     }
+}
+
+fn whole(response: http::Response<Bytes>) -> (StatusCode, Bytes) {
+    (response.status(), response.into_body())
 }
 
 async fn bounded(mut response: Response, max: usize) -> Result<Bytes, ClientError> {
@@ -216,6 +260,10 @@ pub(crate) fn http_client(
     tls: ClientConfig,
     settings: EndpointSettings,
 ) -> reqwest::Result<reqwest::Client> {
+    http_builder(tls, settings).build()
+}
+
+fn http_builder(tls: ClientConfig, settings: EndpointSettings) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .no_proxy()
@@ -225,5 +273,4 @@ pub(crate) fn http_client(
         .connect_timeout(settings.connect_limit)
         .read_timeout(settings.read_limit)
         .pool_idle_timeout(Duration::from_secs(20))
-        .build()
 }
