@@ -35,8 +35,9 @@ pub struct ClientLimits {
 impl Default for ClientLimits {
     fn default() -> Self {
         Self {
+            // The longest honest answer is a status of 10,000 files with long names.
             xml: Limits {
-                bytes: 1 << 20,
+                bytes: 5 << 20,
                 ..Limits::default()
             },
             call_limit: Duration::from_secs(30),

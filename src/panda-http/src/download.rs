@@ -47,6 +47,8 @@ pub struct DownloadSettings {
     pub read_limit: Duration,
     /// Time for the whole file.
     pub total_limit: Duration,
+    /// How long one caller of [`crate::Store::fetch`] is kept waiting, whatever downloads it joins or tries.
+    pub wait_limit: Duration,
     /// The most bytes of a file.
     pub max_bytes: u64,
 }
@@ -57,6 +59,8 @@ impl Default for DownloadSettings {
             connect_limit: Duration::from_secs(15),
             read_limit: Duration::from_secs(60),
             total_limit: Duration::from_secs(30 * 60),
+            // Today's manager gives an answer to `ensurepresent` ten minutes.
+            wait_limit: Duration::from_secs(9 * 60),
             max_bytes: 4 << 30,
         }
     }
@@ -244,6 +248,11 @@ impl Downloader {
     pub fn public(settings: DownloadSettings) -> Result<Self, ClientError> {
         let tls = public_client_config().map_err(|error| ClientError::Client(error.to_string()))?;
         Self::new(settings, tls)
+    }
+
+    /// How long one caller of a store is kept waiting.
+    pub(crate) fn wait_limit(&self) -> Duration {
+        self.settings.wait_limit
     }
 
     /// Fetches `source` into `sink`. On failure the sink holds a part that is worth nothing.

@@ -12,7 +12,9 @@
 //!   leaves is either whole or a draft, and drafts are removed when the store is opened.
 //! - Drafts reserve their bytes first, so that concurrent ones do not overfill the store together.
 //! - Callers that ask for one file share one download. It outlives them. If it fails, each of the
-//!   others tries again with its *own* source, since only that one's credentials may be wrong.
+//!   others tries again with its *own* source, since only that one's credentials may be wrong. These
+//!   tries come one after another, so each caller's whole wait is bounded: behind a server that hangs,
+//!   the last of many is told so no later than the first.
 //! - Pins are by owner (a slot's build). They may come before the file, and are not kept across a
 //!   restart: the owner's ledger pins again. The order of use is kept, as modification times.
 
@@ -21,7 +23,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use panda_protocol::digest::Sha1;
@@ -98,6 +100,9 @@ pub enum StoreError {
     /// The download failed.
     #[error(transparent)]
     Download(#[from] DownloadError),
+    /// It took longer than the caller is kept waiting.
+    #[error("the file is not here after {} s; what is being downloaded goes on, ask again", .0.as_secs())]
+    Waited(Duration),
     /// It cannot be written.
     #[error("the file cannot be stored: {0}")]
     Io(#[from] io::Error),
@@ -208,8 +213,20 @@ impl Store {
     /// way is joined. The download goes on when the caller does not.
     ///
     /// # Errors
-    /// The download from this caller's own source failed.
+    /// The download from this caller's own source failed, or the downloader's `wait_limit` is over.
     pub async fn fetch(
+        &self,
+        sha1: Sha1,
+        downloader: &Downloader,
+        source: &Source,
+    ) -> Result<Fetched, StoreError> {
+        let limit = downloader.wait_limit();
+        tokio::time::timeout(limit, self.join_or_lead(sha1, downloader, source))
+            .await
+            .unwrap_or(Err(StoreError::Waited(limit)))
+    }
+
+    async fn join_or_lead(
         &self,
         sha1: Sha1,
         downloader: &Downloader,

@@ -7,8 +7,11 @@ use panda_http::client::{BuildAnswer, Info, Pieces, Presence};
 use panda_http::endpoint::EndpointSettings;
 use panda_http::pinned::public_client_config;
 use panda_http::{BuilderClient, ClientError, ClientLimits, Endpoint, ServerSettings};
+use panda_protocol::digest::Sha1;
+use panda_protocol::launchpad::status::MAX_FILES;
 use panda_protocol::launchpad::{
-    BuildCall, BuildId, BuildStatus, EnsurePresent, Outcome, Status, Sum,
+    BuildCall, BuildId, BuildStatus, Dialect, EnsurePresent, FileName, Outcome, Status,
+    StatusReport, Sum, xml,
 };
 
 use crate::peers::{Origin, header, ok};
@@ -46,6 +49,27 @@ async fn all(mut pieces: Pieces) -> Result<Vec<u8>, ClientError> {
         bytes.extend_from_slice(&piece);
     }
     Ok(bytes)
+}
+
+/// As many files as a build may have, with the longest names that a file can have.
+#[tokio::test]
+async fn the_longest_status_that_an_honest_builder_can_say_is_read() {
+    let files = (0..MAX_FILES).map(|number| {
+        let name = format!("{number:0>255}");
+        (FileName::try_from(name).unwrap(), Sha1::of(b"x"))
+    });
+    let outcome = Outcome {
+        filemap: files.collect(),
+        ..Outcome::bare(BuildStatus::Ok)
+    };
+    let waiting = Status::Waiting {
+        build_id: BuildId::try_from("PACKAGEBUILD-1".to_owned()).unwrap(),
+        outcome,
+    };
+    let said = StatusReport::bare(waiting.clone()).to_value(Dialect::Current);
+    let origin = Origin::fixed(ok(&xml::encode_answer(&Ok(said)).unwrap())).await;
+    let heard = client(&origin.url("/")).status().await.unwrap().status;
+    assert!(heard == waiting);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use panda_http::download::DownloadSettings;
 use panda_http::draft::PREFIX;
@@ -354,6 +355,37 @@ async fn a_download_outlives_the_caller_that_began_it() {
     open.notify_one();
     store.fetch(sha1, &net(), &good).await.unwrap();
     assert_eq!(origin.heads().len(), 1);
+}
+
+#[tokio::test]
+async fn callers_behind_a_server_that_hangs_all_wait_no_longer_than_their_limit() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), 100).unwrap();
+    // It takes connections and never answers.
+    let hung = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/x", hung.local_addr().unwrap());
+    let net = downloader(DownloadSettings {
+        wait_limit: Duration::from_millis(100),
+        ..DownloadSettings::default()
+    });
+    let callers = (0..10).map(|_| {
+        let (store, net, source) = (store.clone(), net.clone(), source(&url, ""));
+        tokio::spawn(async move { store.fetch(Sha1::of(b"x"), &net, &source).await })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        // Each would have a minute of its own for a first answer, one after another.
+        let ended = tokio::time::timeout(Duration::from_secs(20), caller).await;
+        let error = ended
+            .expect("no caller waits for the others")
+            .unwrap()
+            .unwrap_err();
+        assert!(matches!(error, StoreError::Waited(_)), "{error}");
+        assert!(
+            error
+                .told()
+                .starts_with("Error accessing Librarian: the file is not here")
+        );
+    }
 }
 
 #[derive(Debug, Clone)]

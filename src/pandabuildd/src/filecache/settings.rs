@@ -17,8 +17,11 @@ pub struct FilecacheSettings {
     pub connect_ms: u64,
     /// Time between two pieces of an input, in milliseconds.
     pub read_ms: u64,
-    /// Time for a whole input, in milliseconds. Launchpad waits ten minutes.
+    /// Time for a whole input, in milliseconds.
     pub total_ms: u64,
+    /// How long one `ensurepresent` is kept waiting, in milliseconds; a download goes on behind it. Less
+    /// than the manager's patience: ten minutes today, 40 s in 2011.
+    pub wait_ms: u64,
 }
 
 impl Default for FilecacheSettings {
@@ -29,6 +32,7 @@ impl Default for FilecacheSettings {
             connect_ms: 15_000,
             read_ms: 60_000,
             total_ms: 1_800_000,
+            wait_ms: 540_000,
         }
     }
 }
@@ -46,6 +50,7 @@ impl FilecacheSettings {
             ("connect_ms", self.connect_ms),
             ("read_ms", self.read_ms),
             ("total_ms", self.total_ms),
+            ("wait_ms", self.wait_ms),
         ] {
             if !(1..=LONGEST_MS).contains(&value) {
                 return Err(format!(
@@ -69,6 +74,7 @@ impl FilecacheSettings {
             connect_limit: Duration::from_millis(self.connect_ms),
             read_limit: Duration::from_millis(self.read_ms),
             total_limit: Duration::from_millis(self.total_ms),
+            wait_limit: Duration::from_millis(self.wait_ms),
             max_bytes: self.file_max_bytes,
         }
     }
@@ -87,6 +93,7 @@ mod tests {
             "connect_ms",
             "read_ms",
             "total_ms",
+            "wait_ms",
         ] {
             let settings: FilecacheSettings = toml::from_str(&format!("{key} = 0")).unwrap();
             let problem = settings.check().unwrap_err();
