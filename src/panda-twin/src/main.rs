@@ -4,6 +4,7 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -41,8 +42,19 @@ struct Ready<'a> {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    let ended = run(Arguments::parse()).await;
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without a backtrace: whoever started us repeats our last words.
+            eprintln!("panda-twin: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
     // Whoever started us may be gone, and standard error with it: that must not end us.
     tracing_subscriber::fmt()
         .with_writer(io::stderr)

@@ -125,6 +125,23 @@ async fn machines_die_with_a_twin_that_is_killed_and_the_next_one_starts_clean()
 }
 
 #[test]
+fn its_last_words_are_one_line_that_says_what_to_do() {
+    let state = tempfile::tempdir().unwrap();
+    let ended = command(&state.path().join("d".repeat(120)), 1)
+        .env("RUST_BACKTRACE", "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    let last = said.lines().last().unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(
+        last.starts_with("panda-twin: the socket's path")
+            && last.ends_with("choose a shorter state directory"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_second_twin_in_one_state_directory_is_refused() {
     let state = tempfile::tempdir().unwrap();
     let _first = Program::start(state.path(), 1);

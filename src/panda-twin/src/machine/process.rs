@@ -24,7 +24,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -51,6 +51,11 @@ const ENVIRONMENT: [(&str, &str); 4] = [
     ("LANG", "C.UTF-8"),
     ("TERM", "linux"),
 ];
+
+/// Kernels are written under the read lock, programs started under the write lock. Otherwise the child that is
+/// forked for one board would, until it executes its program, hold the file that is being written for another
+/// open, and *that* board's kernel could not be executed: "Text file busy".
+static KERNELS: RwLock<()> = RwLock::new(());
 
 /// A machine that was started.
 #[derive(Debug)]
@@ -193,7 +198,10 @@ fn prepare(image: &[u8], place: &Place) -> Result<(), MachineError> {
     private(&place.ram)?;
     private(&place.scratch)?;
     let kernel = place.ram.join("kernel");
-    unpack::file(&kernel, 0o700, image.kernel).map_err(MachineError::io("write", &kernel))?;
+    {
+        let _written = KERNELS.read().unwrap_or_else(PoisonError::into_inner);
+        unpack::file(&kernel, 0o700, image.kernel).map_err(MachineError::io("write", &kernel))?;
+    }
     unpack::unpack(image.ramdisk, &place.ram.join("root"))
 }
 
@@ -234,6 +242,7 @@ fn spawn(place: &Place, console: PipeWriter) -> Result<Child, MachineError> {
         .stdout(console)
         .stderr(stderr)
         .process_group(0);
+    let _started = KERNELS.write().unwrap_or_else(PoisonError::into_inner);
     command.spawn().map_err(failed)
 }
 
@@ -334,4 +343,54 @@ fn pid(child: &Child) -> Pid {
 
 fn lock(stage: &Mutex<Stage>) -> MutexGuard<'_, Stage> {
     stage.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use panda_protocol::bootimg::{PageSize, Spec, compose};
+    use panda_protocol::cpio::Writer;
+
+    use super::*;
+
+    /// How often each of the boards is started; all at once.
+    const STARTS: usize = 6;
+
+    #[test]
+    fn boards_that_start_at_once_do_not_keep_each_others_kernels_busy() {
+        let directory = tempfile::tempdir().unwrap();
+        // Large, so that it takes a while to write.
+        let mut kernel = b"#!/bin/sh\nexit 0\n#".to_vec();
+        kernel.resize(4 << 20, b'x');
+        let spec = Spec {
+            machine: ManifestMachine::Process,
+            page_size: PageSize::try_from(2048).unwrap(),
+            cmdline: "",
+        };
+        let image = compose(&spec, &kernel, &[&Writer::new().finish()]).unwrap();
+        let statuses: Vec<String> = std::thread::scope(|scope| {
+            let boards: Vec<_> = (0..8)
+                .map(|number| {
+                    let place = Place::of(&directory.path().join(number.to_string()));
+                    let image = &image;
+                    scope.spawn(move || {
+                        (0..STARTS)
+                            .map(|_| {
+                                let (mut said, console) = io::pipe().unwrap();
+                                let stage = Mutex::new(Stage::Preparing);
+                                let status = live(image.clone(), &place, console, &stage);
+                                let mut words = String::new();
+                                said.read_to_string(&mut words).unwrap();
+                                format!("{:?} {words}", status.unwrap().unwrap().code())
+                            })
+                            .collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            boards
+                .into_iter()
+                .flat_map(|board| board.join().unwrap())
+                .collect()
+        });
+        assert_eq!(statuses, vec!["Some(0) "; 8 * STARTS]);
+    }
 }
