@@ -6,8 +6,8 @@ use std::time::Duration;
 use panda_protocol::launchpad::Status;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Guest;
 use super::log::LogPuller;
+use super::{Guest, lost};
 
 /// How often the worker is asked whether it has ended.
 const POLL: Duration = Duration::from_millis(500);
@@ -53,7 +53,13 @@ pub async fn abort(guest: &Guest) {
 async fn end(guest: &Guest) {
     let worker = guest.link.worker();
     if let Err(error) = worker.abort().await {
-        tracing::info!(attempt = guest.attempt, %error, "the worker does not take the abort");
+        // Not the error itself: a fault's text is the board's.
+        let why = lost(&error);
+        tracing::info!(
+            attempt = guest.attempt,
+            ?why,
+            "the worker does not take the abort"
+        );
     }
     loop {
         match worker.status().await {

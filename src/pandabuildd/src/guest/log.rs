@@ -20,13 +20,17 @@ use panda_protocol::launchpad::log::LogSanitizer;
 use serde::{Deserialize, Serialize};
 use tokio::fs::File;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::results::LOG_NAME;
 use super::settings::GuestSettings;
 
 /// How much is asked for at once.
 const PIECE: u64 = 1 << 20;
+/// A piece that is shorter than this is small: the next one is not asked for at once.
+const SMALL_PIECE: u64 = 64 << 10;
+/// The pause after a small piece.
+const SMALL_PAUSE: Duration = Duration::from_millis(100);
 /// Suffix of the file that holds the mark.
 const MARK: &str = "buildlog.at";
 /// The most bytes of a mark; one of ours has about fifty.
@@ -138,9 +142,17 @@ impl LogPuller {
     }
 
     /// The worker's log has ended: pulls the rest, lets the last unfinished line go, and brings it all
-    /// to the disk.
+    /// to the disk. A worker that hands it over byte by byte does not keep the master busy.
     pub(crate) async fn finish(&mut self, worker: &BuilderClient) -> Result<(), LogError> {
-        while self.pull(worker).await? {}
+        loop {
+            let before = self.raw;
+            if !self.pull(worker).await? {
+                break;
+            }
+            if self.raw - before < SMALL_PIECE {
+                sleep(SMALL_PAUSE).await;
+            }
+        }
         self.close().await?;
         Ok(())
     }

@@ -40,6 +40,10 @@ pub(crate) struct Toy {
     pub(crate) reports: Mutex<Option<String>>,
     /// What `build` and `abort` make of the status.
     pub(crate) obeys: bool,
+    /// Its log has one byte more each time that it is asked for.
+    pub(crate) drips: bool,
+    /// The fault that `abort` is answered with.
+    pub(crate) abort_fault: Option<&'static str>,
 }
 
 impl Toy {
@@ -50,6 +54,8 @@ impl Toy {
             calls: watch::Sender::new(Vec::new()),
             reports: Mutex::default(),
             obeys: true,
+            drips: false,
+            abort_fault: None,
         })
     }
 
@@ -127,6 +133,9 @@ impl BuilderService for Toy {
                 pair(Value::String("BuilderStatus.BUILDING".to_owned()), "id")
             }
             Call::Abort => {
+                if let Some(text) = self.abort_fault {
+                    return Err(fault(text));
+                }
                 if self.obeys {
                     self.say(waiting(BuildStatus::Aborted));
                 }
@@ -138,6 +147,11 @@ impl BuilderService for Toy {
 
     async fn file(&self, name: &FileName) -> Result<Option<ServedFile>, FileError> {
         self.noted(&format!("file {name}"));
+        if self.drips
+            && let Some(bytes) = self.files.lock().unwrap().get_mut(name.as_str())
+        {
+            bytes.push(b'.');
+        }
         let Some(bytes) = self.files.lock().unwrap().get(name.as_str()).cloned() else {
             return Ok(None);
         };
