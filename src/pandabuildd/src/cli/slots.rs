@@ -40,7 +40,13 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     };
     let waits = Duration::from_secs(wait.unwrap_or_default());
     let answer = tokio::select! {
-        answer = client::ask_when_there(&args.socket.socket, ask, waits) => answer?,
+        answer = client::ask_when_there(&args.socket.socket, ask, waits) => match answer {
+            Err(error) if wait.is_some() && error.is_absence() => {
+                eprintln!("pandabuildd: {error}");
+                return Ok(Exit::TimeOut);
+            }
+            answer => answer?,
+        },
         () = super::interrupted() => return Ok(Exit::Interrupted),
     };
     let Answer::Slots { slots, in_time } = answer else {
@@ -114,6 +120,22 @@ pub(super) fn align<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::control::wire::KeptInfo;
+
+    #[tokio::test]
+    async fn a_daemon_that_never_comes_is_a_wait_that_ran_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let args = |wait| Args {
+            socket: Socket {
+                socket: directory.path().join("control.sock"),
+            },
+            json: false,
+            wait,
+            timeout: 1,
+        };
+        assert_eq!(run(args(Some(Wanted::Fresh))).await.unwrap(), Exit::TimeOut);
+        let error = run(args(None)).await.unwrap_err().to_string();
+        assert!(error.contains("no daemon runs there"), "{error}");
+    }
 
     #[test]
     fn a_slot_is_one_line_whatever_its_build_id_holds() {

@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// It cannot be reached.
-    #[error("{}: {source}{}", path.display(), hint(source))]
+    #[error("{}: {source}{}{}", path.display(), hint(source), super::server::long_hint(path))]
     Connect {
         /// The socket.
         path: PathBuf,
@@ -41,6 +41,18 @@ pub enum ControlError {
     /// It said no.
     #[error("{0}")]
     Refused(String),
+}
+
+impl ControlError {
+    /// Whether no daemon is there (yet).
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
+        matches!(
+            self,
+            Self::Connect { source, .. }
+                if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+        )
+    }
 }
 
 fn hint(error: &io::Error) -> &'static str {
@@ -78,21 +90,10 @@ pub async fn ask_when_there(
     let until = Instant::now() + waits;
     loop {
         match ask(socket, question.clone(), waits).await {
-            Err(ControlError::Connect { source, .. })
-                if is_absent(&source) && Instant::now() < until =>
-            {
-                sleep(PAUSE).await;
-            }
+            Err(error) if error.is_absence() && Instant::now() < until => sleep(PAUSE).await,
             answer => return answer,
         }
     }
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-    )
 }
 
 async fn exchange(socket: &Path, ask: Ask) -> Result<Answer, ControlError> {

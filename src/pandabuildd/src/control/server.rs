@@ -30,10 +30,22 @@ const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
-#[error("control socket {}: {source}", path.display())]
+#[error("control socket {}: {source}{}", path.display(), long_hint(path))]
 pub struct ControlServerError {
     path: PathBuf,
     source: io::Error,
+}
+
+/// The longest path of a Unix socket: 108 bytes with its NUL.
+const LONGEST_PATH: usize = 107;
+
+/// What the system's own words for it do not say.
+pub(super) fn long_hint(path: &Path) -> &'static str {
+    if path.as_os_str().len() > LONGEST_PATH {
+        "; Linux takes at most 107 bytes for a socket's path: use a shorter state directory"
+    } else {
+        ""
+    }
 }
 
 /// What operators may ask of.

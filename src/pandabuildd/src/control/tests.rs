@@ -207,3 +207,25 @@ async fn only_the_daemons_user_may_open_the_socket_and_it_goes_with_the_daemon()
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn a_path_that_is_too_long_for_a_socket_is_told_as_that() {
+    let directory = tempfile::tempdir().unwrap();
+    let deep = directory.path().join("d".repeat(100));
+    std::fs::create_dir(&deep).unwrap();
+    let path = deep.join(SOCKET);
+    let bound = bind(&path).unwrap_err().to_string();
+    let asked = client::ask(
+        &path,
+        Ask::Slots {
+            fresh_within_seconds: None,
+        },
+        Duration::ZERO,
+    )
+    .await
+    .unwrap_err()
+    .to_string();
+    for error in [bound, asked] {
+        assert!(error.ends_with("use a shorter state directory"), "{error}");
+    }
+}
