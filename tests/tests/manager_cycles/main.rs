@@ -1,0 +1,83 @@
+//! Many builds in a row by the model of Launchpad's manager, in each of its modes that the daemon serves, on a rack of
+//! virtual Pandas: the real manager would have counted nothing against any builder or job, every result is right, and
+//! every build ran on a board of its own boot.
+//!
+//! The manager's patience is the real one's; only its scans come a hundred times as often. `scripts/soak` runs the
+//! same for longer.
+
+mod caller;
+mod inputs;
+mod plan;
+mod run;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use panda_tests::manager_model::Mode;
+
+use run::{Run, run};
+
+/// What every run of the tests has.
+fn usual(mode: Mode) -> Run {
+    Run {
+        mode,
+        slots: 3,
+        cycles: 40,
+        scan: Duration::from_millis(150),
+    }
+}
+
+#[test]
+fn todays_manager_counts_nothing_where_a_command_resets_1_1() -> Result<()> {
+    run(&usual(Mode::Command))
+}
+
+#[test]
+fn todays_manager_counts_nothing_where_clean_and_abort_carry_the_cycle() -> Result<()> {
+    run(&usual(Mode::Plain))
+}
+
+#[test]
+fn the_manager_of_2011_counts_nothing_with_virtualised_builders() -> Result<()> {
+    run(&usual(Mode::Virtual2011))
+}
+
+#[test]
+fn the_manager_of_2011_counts_nothing_with_builders_that_are_not_virtualised() -> Result<()> {
+    run(&usual(Mode::Plain2011))
+}
+
+#[test]
+#[ignore = "as long as one likes: scripts/soak runs it"]
+fn soak() -> Result<()> {
+    let number = |name: &str, default: u64| match std::env::var(name) {
+        Ok(text) => text
+            .parse()
+            .with_context(|| format!("{name}={text:?}: expected a number")),
+        Err(_) => Ok(default),
+    };
+    let wanted = std::env::var("PANDA_MODE").unwrap_or_else(|_| "command".to_owned());
+    let (_, mode) = MODES
+        .iter()
+        .find(|(name, _)| *name == wanted)
+        .with_context(|| {
+            format!(
+                "PANDA_MODE={wanted:?}: expected one of {:?}",
+                MODES.map(|m| m.0)
+            )
+        })?;
+    run(&Run {
+        mode: *mode,
+        slots: usize::try_from(number("PANDA_SLOTS", 3)?)?,
+        cycles: usize::try_from(number("PANDA_CYCLES", 200)?)?,
+        scan: Duration::from_millis(number("PANDA_SCAN_MS", 150)?),
+    })
+}
+
+/// The modes by their names in `PANDA_MODE`.
+const MODES: [(&str, Mode); 4] = [
+    ("command", Mode::Command),
+    ("plain", Mode::Plain),
+    ("2011-virtual", Mode::Virtual2011),
+    ("2011-plain", Mode::Plain2011),
+];

@@ -1,0 +1,144 @@
+//! Which builds a run has: most are built, some fail, every fifth is cancelled where the era can, at different moments,
+//! and is then built after all, under the same id, as somebody's retry would.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use dxr::Value;
+use panda_protocol::launchpad::{BuildCall, BuildId, BuildStatus, FileName};
+use panda_tests::manager_model::{JobEnd, Mode};
+use panda_tests::source::arch;
+
+use crate::inputs::Inputs;
+
+/// What becomes of a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Builds,
+    Fails,
+    /// It never ends by itself, resists SIGTERM, and is cancelled.
+    Endless(When),
+    /// It is cancelled when its results are there.
+    TooLate,
+}
+
+/// When an endless build is cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// As soon as it was handed over.
+    Dispatched,
+    /// When it was seen to build.
+    Building,
+}
+
+impl Kind {
+    fn of(number: usize, mode: Mode) -> Self {
+        match (number % 5, number / 5 % 3) {
+            (4, 0) if !mode.is_2011() => Self::Endless(When::Building),
+            (4, 1) if !mode.is_2011() => Self::Endless(When::Dispatched),
+            (4, _) if !mode.is_2011() => Self::TooLate,
+            (2, 1) => Self::Fails,
+            _ => Self::Builds,
+        }
+    }
+
+    /// How its job has to end.
+    pub(crate) fn end(self) -> JobEnd {
+        match self {
+            Self::Builds => JobEnd::Collected(BuildStatus::Ok),
+            Self::Fails => JobEnd::Collected(BuildStatus::PackageFail),
+            Self::Endless(_) | Self::TooLate => JobEnd::Cancelled,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Builds | Self::TooLate => "builds",
+            Self::Fails => "fails",
+            Self::Endless(_) => "endless",
+        }
+    }
+}
+
+/// One job.
+#[derive(Debug, Clone)]
+pub(crate) struct Planned {
+    pub(crate) kind: Kind,
+    pub(crate) call: BuildCall,
+    /// Where each input is to be had: sum, URL, password.
+    pub(crate) files: Vec<(String, String, &'static str)>,
+    /// What the job is followed by once it is over: the same id again.
+    pub(crate) retried: bool,
+}
+
+/// `cycles` jobs, those that are retries of a cancelled one in the place after it.
+pub(crate) fn jobs(cycles: usize, mode: Mode, inputs: &mut Inputs) -> Result<Vec<Planned>> {
+    let chroot = inputs.add(b"this is no chroot\n".to_vec(), "");
+    let arch = arch()?;
+    let mut jobs: Vec<Planned> = Vec::new();
+    for number in 0..cycles {
+        let retry_of = jobs
+            .last()
+            .filter(|last| last.kind.end() == JobEnd::Cancelled);
+        let (kind, id) = match retry_of {
+            Some(cancelled) => (Kind::Builds, cancelled.call.build_id.clone()),
+            None => (
+                Kind::of(number, mode),
+                BuildId::try_from(format!("PACKAGEBUILD-{number}"))?,
+            ),
+        };
+        let name = format!("panda-cycle_{number}.dsc");
+        let dsc = inputs.add(
+            format!("Source: panda-cycle {number}\n").into_bytes(),
+            "tok:en/1",
+        );
+        let call = BuildCall {
+            build_id: id,
+            build_type: "binarypackage".to_owned(),
+            chroot: panda_protocol::launchpad::Sum(chroot.0.clone()),
+            filemap: [(
+                FileName::try_from(name)?,
+                panda_protocol::launchpad::Sum(dsc.0.clone()),
+            )]
+            .into(),
+            args: arguments(kind, &arch, mode),
+        };
+        jobs.push(Planned {
+            kind,
+            call,
+            files: vec![chroot.clone(), dsc],
+            retried: false,
+        });
+        if let [.., before, last] = &mut jobs[..] {
+            before.retried = before.call.build_id == last.call.build_id;
+        }
+    }
+    Ok(jobs)
+}
+
+fn arguments(kind: Kind, arch: &str, mode: Mode) -> BTreeMap<String, Value> {
+    let text = |text: &str| Value::String(text.to_owned());
+    let url = format!(
+        "https://launchpad.test/~user/+archive/ppa/+build/{}",
+        kind.name()
+    );
+    let mut args: BTreeMap<String, Value> = [
+        ("suite", text("noble")),
+        ("arch_tag", text(arch)),
+        ("arch_indep", Value::Boolean(false)),
+        ("archive_purpose", text("PPA")),
+        ("ogrecomponent", text("main")),
+        ("archives", Value::Array(Vec::new())),
+        ("archive_private", Value::Boolean(false)),
+        ("build_debug_symbols", Value::Boolean(false)),
+        ("build_url", text(&url)),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect();
+    if !mode.is_2011() {
+        args.insert("series".to_owned(), text("noble"));
+        args.insert("fast_cleanup".to_owned(), Value::Boolean(true));
+    }
+    args
+}
