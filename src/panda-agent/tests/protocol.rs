@@ -211,6 +211,100 @@ fn is_worker(process: &std::path::Path, worker: &TestWorker) -> bool {
     process.ends_with(worker.pid().to_string())
 }
 
+/// What a build that is root could do to the first process of its namespace.
+const FREEZE: &str = r#"exec python3 -c '
+import ctypes, os, time
+libc = ctypes.CDLL(None)
+for thread in os.listdir("/proc/1/task"):
+    assert libc.ptrace(16, int(thread), 0, 0) == 0
+while any("tracing stop" not in open("/proc/1/task/%s/status" % thread).read()
+          for thread in os.listdir("/proc/1/task")):
+    time.sleep(0.01)
+open("frozen", "w").close()
+time.sleep(1000)'"#;
+
+#[tokio::test]
+async fn an_abort_ends_a_build_that_has_stopped_its_first_process() {
+    let worker = TestWorker::with_executor(FREEZE, &[DSC], &[]);
+    assert_eq!(
+        worker.client.build(call(DSC)).await.unwrap(),
+        BuildAnswer::Building
+    );
+    let frozen = worker.directory.path().join("builds/0/work/files/frozen");
+    tokio::time::timeout(common::LIMIT, async {
+        while !frozen.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("the first process is stopped");
+    worker.client.abort().await.unwrap();
+    let outcome = tokio::time::timeout(Duration::from_secs(10), worker.ended())
+        .await
+        .unwrap();
+    assert_eq!(outcome, bare(BuildStatus::Aborted));
+    let mark = worker.directory.path().display().to_string();
+    let left = processes_with("run-build");
+    assert!(!left.iter().any(|p| in_directory(p, &mark)), "{left:?}");
+}
+
+/// Whether a process works below a directory.
+fn in_directory(process: &std::path::Path, directory: &str) -> bool {
+    std::fs::read_link(process.join("cwd"))
+        .is_ok_and(|cwd| cwd.display().to_string().starts_with(directory))
+}
+
+/// A file system of a few MiB, as the scratch disk of a board.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new() -> Self {
+        let disk = Self(tempfile::tempdir().unwrap());
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=4m", "none"])
+            .arg(disk.0.path())
+            .status()
+            .unwrap();
+        assert!(mounted.success(), "this test needs root");
+        disk
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmounted = std::process::Command::new("umount")
+            .arg("--lazy")
+            .arg(self.0.path())
+            .status();
+        assert!(unmounted.unwrap().success());
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs root, to mount a small disk"]
+async fn a_build_that_fills_the_disk_is_a_packagefail_with_a_log() {
+    for script in [
+        "echo filling; cat /dev/zero > fill; exit 2",
+        "echo filling; cat /dev/zero 2>/dev/null > fill; while echo more; do :; done",
+    ] {
+        let disk = SmallDisk::new();
+        let state = tempfile::tempdir_in(disk.0.path()).unwrap();
+        let cache = state.path().join("filecache");
+        std::fs::create_dir(&cache).unwrap();
+        for input in [DSC, TARBALL] {
+            std::fs::write(cache.join(Sha1::of(input).to_string()), input).unwrap();
+        }
+        let worker = TestWorker::start_in(state, &["--executor", script]);
+        let outcome = worker.build(call(DSC)).await;
+        assert_eq!(outcome, bare(BuildStatus::PackageFail), "{script}");
+        let log = worker.log().await;
+        assert!(log.contains("\nfilling\n"), "{log}");
+        assert!(log.ends_with("E: the build has filled the disk\n"), "{log}");
+        worker.client.clean().await.unwrap();
+        assert_eq!(worker.status().await, Status::Idle);
+    }
+}
+
 #[tokio::test]
 async fn a_build_dies_with_its_worker() {
     let mark = format!("8{:06}.25", std::process::id());

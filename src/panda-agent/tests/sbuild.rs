@@ -400,6 +400,15 @@ async fn a_package_that_does_not_build_is_a_packagefail() {
     assert!(log.contains("dpkg-buildpackage died"), "{log}");
 }
 
+/// It must not be able to pass for a broken builder, or to reach anything but itself.
+#[tokio::test]
+#[ignore = "needs root, sbuild and a chroot"]
+async fn a_package_that_kills_all_that_it_can_is_a_packagefail() {
+    let killing = "\tkill -9 -1; $(CC)";
+    let (outcome, log) = built(Some(("debian/rules", "\t$(CC)", killing)), &tarball()).await;
+    assert_eq!(outcome, bare(BuildStatus::PackageFail), "{log}");
+}
+
 #[tokio::test]
 #[ignore = "needs root, sbuild and a chroot"]
 async fn a_broken_chroot_is_a_chrootfail() {

@@ -306,6 +306,13 @@ impl Worker {
                 ));
                 return Outcome::bare(BuildStatus::PackageFail);
             }
+            Err(error) if is_full(&run.directory) => {
+                // Nothing is wrong with the builder, which must not say so.
+                tracing::warn!(build = %plan.build_id, %error, "the build has filled the disk");
+                make_room(run.work.path().to_owned()).await;
+                say("\nE: the build has filled the disk");
+                return Outcome::bare(BuildStatus::PackageFail);
+            }
             Err(error) => {
                 tracing::error!(build = %plan.build_id, %error, "the build's process");
                 say(&match error {
@@ -381,6 +388,25 @@ fn private_dir(path: &Path) -> io::Result<()> {
         .mode(0o700)
         .recursive(true)
         .create(path)
+}
+
+/// Less room than this is none: a verdict and the log's end would not fit.
+const LEAST_ROOM: u64 = 256 << 10;
+
+/// Whether the disk that holds `path` is full.
+fn is_full(path: &Path) -> bool {
+    nix::sys::statvfs::statvfs(path).is_ok_and(|disk| {
+        let bytes = disk.blocks_available().saturating_mul(disk.fragment_size());
+        bytes < LEAST_ROOM || (disk.files() > 0 && disk.files_available() == 0)
+    })
+}
+
+/// Removes a directory, and returns when that is done.
+async fn make_room(path: PathBuf) {
+    let removed = tokio::task::spawn_blocking(move || tree::remove(&path)).await;
+    if let Ok(Err(error)) = removed {
+        tracing::warn!(%error, "a build's files cannot be removed");
+    }
 }
 
 /// Removes a directory in the background: an unpacked chroot takes a while.

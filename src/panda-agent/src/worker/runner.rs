@@ -11,7 +11,8 @@
 //! To kill a build its standard input is closed: `run-build` exits, and with the first process of a
 //! PID namespace the kernel kills every other in it, whatever it forked, ignores or calls itself.
 //! `unshare` ends only when all of them are gone, so its end is the proof. The same happens when the
-//! worker itself dies.
+//! worker itself dies. A build that is root may have stopped that first process (`ptrace`) or closed
+//! the log's end for it: then it is killed from outside its namespace, where it cannot be shielded.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,6 +20,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
 use tokio::process::{Child, ChildStdin, Command};
@@ -137,15 +140,19 @@ impl Isolation {
         drop(command);
         let mut output = pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?;
         let mut input = child.stdin.take();
+        let ended = async {
+            let end = follow(&mut input, &line, &mut output, log).await?;
+            if end.is_none() {
+                child.wait().await?;
+            }
+            Ok(end)
+        };
         let end = tokio::select! {
             () = abort.cancelled() => Ok(Some(End::Aborted)),
-            end = follow(&mut input, &line, &mut output, log) => end,
+            end = ended => end,
         };
         match end {
-            Ok(None) => {
-                child.wait().await?;
-                read_verdict(&plan.work.verdict()).map(End::Verdict)
-            }
+            Ok(None) => read_verdict(&plan.work.verdict()).map(End::Verdict),
             Ok(Some(end)) => {
                 kill(&mut child, input).await?;
                 drain(&mut output, log).await;
@@ -196,8 +203,24 @@ async fn kill(child: &mut Child, input: Option<ChildStdin>) -> io::Result<()> {
         return ended.map(drop);
     }
     tracing::warn!("a build did not end when it was told to; killing it");
+    let first = child.id().and_then(first_process);
+    if let Some(first) = first
+        && let Err(error) = nix::sys::signal::kill(first, Signal::SIGKILL)
+    {
+        tracing::debug!(%error, "the first process of the build's namespace is gone");
+    }
+    if let Ok(ended) = tokio::time::timeout(PATIENCE, child.wait()).await {
+        return ended.map(drop);
+    }
     child.start_kill()?;
     child.wait().await.map(drop)
+}
+
+/// The first process of the namespace that this `unshare` waits for: its only child.
+fn first_process(unshare: u32) -> Option<Pid> {
+    let children = std::fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children"));
+    let first = children.ok()?.split_whitespace().next()?.parse().ok()?;
+    Some(Pid::from_raw(first))
 }
 
 /// What the build had still printed when it was killed.
