@@ -77,6 +77,34 @@ async fn board() -> Board {
     board_with(Toy::new(), quick()).await
 }
 
+/// Nothing in these tests takes long, so what never ends is a failure.
+async fn in_time<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), what)
+        .await
+        .expect("it ends in a test's time")
+}
+
+async fn prove(
+    link: &Link,
+    proving: Proving,
+    settings: &GuestSettings,
+    proved: impl FnMut(),
+) -> Lost {
+    in_time(super::prove(link, proving, settings, proved)).await
+}
+
+async fn follow(guest: &Guest) -> Result<(), Lost> {
+    in_time(super::follow(guest)).await
+}
+
+async fn collect(guest: &Guest) -> Result<Outcome, Lost> {
+    in_time(super::collect(guest)).await
+}
+
+async fn abort(guest: &Guest) {
+    in_time(super::abort(guest)).await;
+}
+
 fn call() -> BuildCall {
     let name = FileName::try_from("hello.dsc".to_owned()).unwrap();
     BuildCall {
@@ -254,8 +282,7 @@ async fn a_worker_that_says_what_cannot_be_is_a_liar() {
     ] {
         let board = board().await;
         board.toy.say(lie.clone());
-        let following = tokio::time::timeout(Duration::from_secs(60), follow(&board.guest));
-        let lost = following.await.expect("a lie ends it").unwrap_err();
+        let lost = follow(&board.guest).await.unwrap_err();
         assert!(is_lie(&lost), "{lie:?}: {lost:?}");
         let lost = collect(&board.guest).await.unwrap_err();
         assert!(is_lie(&lost), "{lie:?}: {lost:?}");
