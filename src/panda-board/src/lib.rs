@@ -4,10 +4,32 @@
 //! # Layout
 //! - [`traits`]: the traits, their values and errors
 //! - [`twin`]: the drivers for a virtual Panda's three sockets
+//! - [`proxr`]: power by ProXR relay boards, on TCP or a serial line
+//! - [`command`]: power by a command of the rack's owner
+//! - [`console`]: consoles on serial lines and TCP
+//! - `serial`: serial lines (feature `serial`)
 
+pub mod command;
+pub mod console;
+pub mod proxr;
+#[cfg(feature = "serial")]
+pub mod serial;
 pub mod traits;
 pub mod twin;
 
 pub use traits::{
     BoardError, Console, Device, Pipe, PipeError, Port, Power, PowerError, PowerState, Presence,
 };
+
+/// `key: expected …` where a number of milliseconds is not in 1 to a minute (0 too, where `zero`).
+fn check_ms(key: &str, value: u64, zero: bool) -> Result<(), String> {
+    const MOST: u64 = 60_000;
+    let least = u64::from(!zero);
+    if (least..=MOST).contains(&value) {
+        Ok(())
+    } else {
+        Err(format!(
+            "{key}: expected {least} to {MOST} milliseconds, got {value}"
+        ))
+    }
+}

@@ -1,0 +1,133 @@
+//! A relay board's network front: one TCP connection at a time, and about a second between two.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use panda_protocol::proxr::TCP_PORT;
+use serde::Deserialize;
+use tokio::net::TcpStream;
+
+use super::board::{Pace, Stream, Wire};
+use super::{Contact, RelayBoard, first_bank, one_second, yes};
+use crate::check_ms;
+
+/// `driver = "proxr-tcp"`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxrTcpSettings {
+    /// Where the relay board is.
+    pub address: RelayAddress,
+    /// The relay's bank, 1 to 4.
+    #[serde(default = "first_bank")]
+    pub bank: u8,
+    /// The relay, 1 to 8.
+    pub relay: u8,
+    /// A relay that is on cuts power.
+    #[serde(default = "yes")]
+    pub normally_closed: bool,
+    /// A connection must be there within this.
+    #[serde(default = "two_seconds")]
+    pub connect_ms: u64,
+    /// Each answer must come within this.
+    #[serde(default = "one_second")]
+    pub answer_ms: u64,
+    /// After a connection was closed, the next one waits this long.
+    #[serde(default = "one_second")]
+    pub pause_ms: u64,
+}
+
+const fn two_seconds() -> u64 {
+    2_000
+}
+
+impl ProxrTcpSettings {
+    /// What is wrong with these settings, as `key: what is expected`.
+    ///
+    /// # Errors
+    /// The first setting that cannot be.
+    pub fn check(&self) -> Result<(), String> {
+        if self.address.0.port() == 0 || self.address.0.ip().is_unspecified() {
+            return Err("address: expected the address of one relay board".to_owned());
+        }
+        check_ms("connect_ms", self.connect_ms, false)?;
+        check_ms("answer_ms", self.answer_ms, false)?;
+        check_ms("pause_ms", self.pause_ms, true)?;
+        self.contact().map(drop)
+    }
+
+    /// The relay and its wiring.
+    ///
+    /// # Errors
+    /// No such bank or relay, as `key: what is expected`.
+    pub fn contact(&self) -> Result<Contact, String> {
+        Contact::new(self.bank, self.relay, self.normally_closed)
+    }
+
+    /// Whether both speak to one relay board in one way.
+    #[must_use]
+    pub fn same_board(&self, other: &Self) -> bool {
+        let paces = |settings: &Self| (settings.connect_ms, settings.answer_ms, settings.pause_ms);
+        self.address == other.address && paces(self) == paces(other)
+    }
+
+    /// The relay board; nothing is opened before the first order.
+    #[must_use]
+    pub fn board(&self) -> RelayBoard {
+        let pace = Pace {
+            connect: Duration::from_millis(self.connect_ms),
+            answer: Duration::from_millis(self.answer_ms),
+            pause: Duration::from_millis(self.pause_ms),
+        };
+        RelayBoard::spawn(self.address, pace)
+    }
+}
+
+/// An IP address, with a port or with the one that relay boards listen on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct RelayAddress(pub SocketAddr);
+
+impl TryFrom<String> for RelayAddress {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let with_port = text.parse();
+        let without = || {
+            text.parse::<IpAddr>()
+                .map(|ip| SocketAddr::new(ip, TCP_PORT))
+        };
+        with_port.or_else(|_| without()).map(Self).map_err(|_| {
+            format!(
+                "{text:?}: expected an IP address, with a port or without ({TCP_PORT} then), such as 10.77.0.5"
+            )
+        })
+    }
+}
+
+impl fmt::Display for RelayAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for RelayAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[async_trait]
+impl Wire for RelayAddress {
+    fn place(&self) -> String {
+        self.to_string()
+    }
+
+    async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+        let stream = TcpStream::connect(self.0).await?;
+        stream.set_nodelay(true)?;
+        Ok(Box::new(stream))
+    }
+}
