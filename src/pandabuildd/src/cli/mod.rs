@@ -10,7 +10,8 @@ mod slots;
 mod submit;
 mod twin;
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -167,6 +168,31 @@ fn interrupted() -> impl Future<Output = ()> + Send + use<> {
                 std::future::pending::<()>().await;
             }
         }
+    }
+}
+
+/// A word that becomes an argument of another program: a suite, an architecture.
+fn check_word(option: &str, word: &str) -> anyhow::Result<()> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '+');
+    if word.is_empty() || word.starts_with('-') || !word.chars().all(plain) {
+        anyhow::bail!("{option} {word:?}: expected letters, digits and - . _ +");
+    }
+    Ok(())
+}
+
+/// Makes a directory, and those above it, where there is none.
+fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path);
+    match made {
+        // The system's words would be "File exists", which is not what is wrong.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(nix::errno::Errno::ENOTDIR.into())
+        }
+        made => made,
     }
 }
 

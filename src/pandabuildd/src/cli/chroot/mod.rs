@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use self::pack::{Compression, PackError, Packer};
 use self::sources::Entry;
-use super::{Exit, programs};
+use super::{Exit, check_word, programs};
 
 /// What a builder needs beside Debian's buildd variant (Essential, apt and build-essential).
 const INCLUDE: &str = "build-essential,ca-certificates,fakeroot";
@@ -256,15 +256,6 @@ fn arguments(build: &Build) -> Vec<OsString> {
     ]
     .map(OsString::from)
     .to_vec()
-}
-
-/// These words become arguments of another program.
-fn check_word(option: &str, word: &str) -> anyhow::Result<()> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '+');
-    if word.is_empty() || word.starts_with('-') || !word.chars().all(plain) {
-        bail!("{option} {word}: expected letters, digits and - . _ +");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -54,12 +54,18 @@ pub(crate) struct SourceFile {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DscError {
     /// A file cannot be read.
-    #[error("{}: {source}{}", path.display(), missing_hint(source))]
+    #[error("{}: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// A file that it names is not there.
+    #[error("{}: the .dsc names it, and it is not there; a .dsc needs all of its files beside it (dget or apt-get source fetches them)", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
     },
     /// The `.dsc` is not one.
     #[error("{}: {problem}", path.display())]
@@ -81,14 +87,6 @@ pub(crate) enum DscError {
         /// What the file has.
         found: String,
     },
-}
-
-fn missing_hint(error: &io::Error) -> &'static str {
-    if error.kind() == io::ErrorKind::NotFound {
-        "; a .dsc needs all of its files beside it (dget or apt-get source fetches them)"
-    } else {
-        ""
-    }
 }
 
 impl SourcePackage {
@@ -374,11 +372,16 @@ impl Wanted {
             expected: expected.to_owned(),
             found,
         };
-        let file = open_regular(path)?;
         let failed = |source| DscError::Read {
             path: path.to_owned(),
             source,
         };
+        let file = open_regular(path).map_err(|error| match error {
+            DscError::Read { path, source } if source.kind() == io::ErrorKind::NotFound => {
+                DscError::Missing { path }
+            }
+            error => error,
+        })?;
         let bytes = file.metadata().map_err(failed)?.len();
         if bytes != self.bytes {
             return Err(differs("size", &self.bytes.to_string(), bytes.to_string()));

@@ -58,8 +58,6 @@ pub(crate) struct Follower<'a> {
     stop: CancellationToken,
     /// Bytes of the log shown so far.
     shown: u64,
-    /// The builder serves the log while it grows; otherwise its tail is the progress line.
-    serves_log: bool,
 }
 
 impl<'a> Follower<'a> {
@@ -77,7 +75,6 @@ impl<'a> Follower<'a> {
             show,
             stop,
             shown: 0,
-            serves_log: true,
         }
     }
 
@@ -120,7 +117,6 @@ impl<'a> Follower<'a> {
 
     /// Shows what the log has beyond what was shown; the build has ended.
     pub(crate) async fn rest_of_log(&mut self) {
-        self.serves_log = true;
         while self.pull().await {}
     }
 
@@ -194,9 +190,12 @@ impl<'a> Follower<'a> {
     }
 
     async fn grow(&mut self, logtail: &[u8]) {
-        if self.serves_log {
-            self.pull().await;
-        } else if let Some(last) = String::from_utf8_lossy(logtail).lines().last() {
+        let more = self.pull().await;
+        // Not served yet, or never while it grows: then its tail is the progress line.
+        if !more
+            && self.shown == 0
+            && let Some(last) = String::from_utf8_lossy(logtail).lines().last()
+        {
             self.show.progress(last);
         }
     }
@@ -204,17 +203,9 @@ impl<'a> Follower<'a> {
     /// Shows the next piece of the log; whether there was one. The log is for people: that it cannot be had
     /// does not change how the build ends.
     async fn pull(&mut self) -> bool {
-        let mut pieces = match self
-            .client
-            .file_part("buildlog", self.shown, LOG_PIECE)
-            .await
-        {
-            Ok(Some(pieces)) => pieces,
-            Ok(None) => return false,
-            Err(error) => {
-                self.serves_log &= !matches!(error, ClientError::Status(_));
-                return false;
-            }
+        let part = self.client.file_part("buildlog", self.shown, LOG_PIECE);
+        let Ok(Some(mut pieces)) = part.await else {
+            return false;
         };
         let before = self.shown;
         while let Ok(Some(piece)) = pieces.next().await {

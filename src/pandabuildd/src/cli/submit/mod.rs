@@ -21,6 +21,7 @@ mod keys;
 mod log;
 mod serve;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use anyhow::{Context as _, bail};
 use panda_http::client::ClientLimits;
 use panda_http::endpoint::EndpointSettings;
 use panda_http::{BuilderClient, Endpoint, pinned};
+use panda_protocol::digest::Sha1;
 use panda_protocol::launchpad::{BuildStatus, Outcome};
 use tokio_util::sync::CancellationToken;
 
@@ -93,7 +95,15 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     let stop = stop_token();
     // Everything that can be wrong on this side is found before the builder hears of it.
     let package = SourcePackage::open(&args.dsc)?;
-    let chroot = dsc::sha1_of(&args.chroot).context("--chroot")?;
+    let chroot = chroot(&args.chroot)?;
+    for (option, word) in [
+        ("--suite", Some(&args.suite)),
+        ("--series", args.series.as_ref()),
+        ("--arch", args.arch.as_ref()),
+        ("--purpose", Some(&args.purpose)),
+    ] {
+        word.map_or(Ok(()), |word| super::check_word(option, word))?;
+    }
     let keys = keys::read(&args.keys)?;
     for line in &args.archives {
         check_archive(line)?;
@@ -178,6 +188,22 @@ fn client(url: &str) -> anyhow::Result<BuilderClient> {
     Ok(BuilderClient::new(endpoint, limits))
 }
 
+/// The chroot's sum.
+fn chroot(path: &Path) -> anyhow::Result<Sha1> {
+    dsc::sha1_of(path).map_err(|error| {
+        let missing = matches!(
+            &error,
+            dsc::DscError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound
+        );
+        let error = anyhow::Error::from(error).context("--chroot");
+        if missing {
+            anyhow::anyhow!("{error:#}; `pandabuildd chroot build` makes one")
+        } else {
+            error
+        }
+    })
+}
+
 /// What a builder writes into its sources: a `deb` line, of one line.
 fn check_archive(line: &str) -> anyhow::Result<()> {
     let words = line.split_ascii_whitespace().count();
@@ -198,7 +224,7 @@ impl<'a> Output<'a> {
     /// Makes the directory; a build whose results cannot be kept is not begun.
     fn open(directory: &'a Path, package: &'a SourcePackage) -> anyhow::Result<Self> {
         let what = || format!("--output {}", directory.display());
-        std::fs::create_dir_all(directory).with_context(what)?;
+        super::make_directory(directory, 0o777).with_context(what)?;
         tempfile::tempfile_in(directory).with_context(what)?;
         Ok(Self { directory, package })
     }

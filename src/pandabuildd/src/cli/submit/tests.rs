@@ -43,6 +43,12 @@ struct Seen {
     busy: Option<Status>,
     /// `status` faults so many times first.
     faults: u32,
+    /// It builds for so many looks more than one.
+    builds_on: u32,
+    /// Before so many looks there is no log.
+    log_from: u32,
+    /// The log was read while it built.
+    read_live: bool,
     cleaned: bool,
 }
 
@@ -79,7 +85,7 @@ impl Builder {
         }
         seen.looks += 1;
         Ok(match seen.looks {
-            1 => Status::Building {
+            looks if looks <= 1 + seen.builds_on => Status::Building {
                 build_id,
                 logtail: b"line one\n".to_vec(),
             },
@@ -133,6 +139,13 @@ impl BuilderService for Builder {
     }
 
     async fn file(&self, name: &FileName) -> Result<Option<ServedFile>, FileError> {
+        if name.as_str() == "buildlog" {
+            let mut seen = self.seen.lock().unwrap();
+            if seen.looks < seen.log_from {
+                return Ok(None);
+            }
+            seen.read_live |= seen.looks <= 1 + seen.builds_on;
+        }
         Ok(ServedFile::open(&self.directory.path().join(name.as_str())).await?)
     }
 }
@@ -149,6 +162,12 @@ async fn reqwest_get(url: &str) -> Vec<u8> {
         .unwrap();
     assert_eq!(status, 200);
     body.to_vec()
+}
+
+#[derive(Debug, clap::Parser)]
+struct Line {
+    #[command(flatten)]
+    args: Args,
 }
 
 struct Bench {
@@ -191,11 +210,6 @@ async fn bench(outcome: Outcome) -> Bench {
 
 impl Bench {
     async fn submit(&self, more: &[&str]) -> anyhow::Result<Exit> {
-        #[derive(Debug, clap::Parser)]
-        struct Line {
-            #[command(flatten)]
-            args: Args,
-        }
         let path = |name: &str| self.files.path().join(name).display().to_string();
         let (dsc, chroot, out) = (path("hello_1.0.dsc"), path("chroot.tar"), path("out"));
         let line = [
@@ -231,6 +245,67 @@ fn ok(filemap: &[(&str, Sha1)]) -> Outcome {
         filemap,
         ..Outcome::bare(BuildStatus::Ok)
     }
+}
+
+#[tokio::test]
+async fn a_log_that_comes_late_is_shown_while_it_grows() {
+    let bench = bench(Outcome::bare(BuildStatus::PackageFail)).await;
+    {
+        let mut seen = bench.builder.seen.lock().unwrap();
+        (seen.builds_on, seen.log_from) = (1, 2);
+    }
+    assert_eq!(bench.submit(&[]).await.unwrap(), Exit::PackageFail);
+    assert!(bench.builder.seen.lock().unwrap().read_live);
+}
+
+#[tokio::test]
+async fn words_that_no_builder_takes_are_refused_before_it_is_asked() {
+    let bench = bench(ok(&[])).await;
+    for (option, word) in [
+        ("--suite", "../x"),
+        ("--suite", ""),
+        ("--series", "a b"),
+        ("--arch", ""),
+        ("--purpose", "PPA\n"),
+    ] {
+        let error = bench.submit(&[option, word]).await.unwrap_err().to_string();
+        assert!(error.starts_with(option), "{error}");
+    }
+    assert!(bench.builder.seen.lock().unwrap().calls.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_missing_is_told_with_what_to_do() {
+    let bench = bench(ok(&[])).await;
+    let no_chroot = bench.files.path().join("none").display().to_string();
+    let error = run_line(&bench, &no_chroot, "out").await;
+    assert!(
+        error.contains("--chroot") && error.ends_with("`pandabuildd chroot build` makes one"),
+        "{error}"
+    );
+    let chroot = bench.files.path().join("chroot.tar").display().to_string();
+    let error = run_line(&bench, &chroot, "chroot.tar").await;
+    assert!(
+        error.ends_with("chroot.tar: Not a directory (os error 20)"),
+        "{error}"
+    );
+}
+
+/// The error of a submit with this chroot and output.
+async fn run_line(bench: &Bench, chroot: &str, output: &str) -> String {
+    let path = |name: &str| bench.files.path().join(name).display().to_string();
+    let (dsc, out) = (path("hello_1.0.dsc"), path(output));
+    let line = [
+        "x",
+        &dsc,
+        "--builder",
+        &bench.url,
+        "--chroot",
+        chroot,
+        "--output",
+        &out,
+    ];
+    format!("{:#}", run(Line::parse_from(line).args).await.unwrap_err())
 }
 
 #[tokio::test]

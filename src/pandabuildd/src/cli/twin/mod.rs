@@ -15,7 +15,6 @@ mod plan;
 mod process;
 
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -169,10 +168,7 @@ impl State {
             ));
         };
         // What is kept here is not for everybody: logs and sources of private archives.
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
+        super::make_directory(path, 0o700)
             .and_then(|()| path.canonicalize())
             .map(Self::Kept)
             .with_context(|| format!("--state {}", path.display()))
