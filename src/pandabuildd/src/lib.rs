@@ -12,7 +12,8 @@
 //! - `ledger`: SQLite: slots, boots, steps, attempts
 //! - `rack`: assembles all of it, and runs it until it is told to stop
 //! - `console`: what boards say on their serial consoles, kept
-//! - `control`: the Unix socket for operators
+//! - `control`: the Unix socket for operators, and Launchpad's reset
+//! - `webservice`: tells Launchpad's web service what became of a reset
 //! - `cli`: one file a subcommand
 
 pub mod boot;
@@ -31,6 +32,7 @@ pub mod ledger;
 pub mod rack;
 pub mod rig;
 pub mod slot;
+pub mod webservice;
 
 #[cfg(test)]
 pub(crate) mod testing;

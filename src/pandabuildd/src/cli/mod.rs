@@ -3,10 +3,12 @@
 
 mod boots;
 mod chroot;
+mod ppa_reset;
 mod programs;
 mod reset;
 mod serve;
 mod slots;
+mod ssh_command;
 mod submit;
 mod twin;
 
@@ -42,6 +44,10 @@ enum Subcommands {
     Reset(reset::Args),
     /// Show the last resets: each step of the chain, with its time and the evidence of the cut
     Boots(boots::Args),
+    /// Reset a slot as Launchpad's manager does, whatever it has
+    PpaReset(ppa_reset::Args),
+    /// What a key of Launchpad's may do over SSH, as its forced command
+    SshCommand(ssh_command::Args),
     /// Make chroot tarballs
     Chroot(chroot::Args),
 }
@@ -116,6 +122,8 @@ pub async fn run(cli: Cli) -> Exit {
         Subcommands::Slots(args) => slots::run(args).await,
         Subcommands::Reset(args) => reset::run(args).await,
         Subcommands::Boots(args) => boots::run(args).await,
+        Subcommands::PpaReset(args) => ppa_reset::run(args).await,
+        Subcommands::SshCommand(args) => ssh_command::run(args).await,
         Subcommands::Chroot(args) => chroot::run(args).await,
     };
     ended.unwrap_or_else(|error| {
@@ -228,6 +236,8 @@ mod tests {
             "reset panda01 --no-wait --force",
             "boots",
             "boots panda01 --json",
+            "ppa-reset panda01.rack1.example --no-wait --timeout 20",
+            "ssh-command --allow slots --allow boots --no-wait --timeout 20 --socket /run/x",
             "chroot build --suite bookworm --arch armhf --output c.tar.zst --mirror http://mirror.example/debian",
         ] {
             let words = std::iter::once("pandabuildd").chain(line.split_whitespace());

@@ -4,17 +4,14 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
-use std::path::Path;
 
 use toml::Spanned;
 
 use super::error::Problem;
-use super::{File, SlotSettings};
+use super::{File, shared};
 
 /// The most slots of a rack.
 const MAX_SLOTS: usize = 500;
-/// The most bytes of a Unix socket's path, less its NUL.
-const MAX_SOCKET: usize = 107;
 
 /// Checks the whole file; the first problem ends it.
 pub(super) fn check(file: &File) -> Result<(), Problem> {
@@ -27,9 +24,10 @@ pub(super) fn check(file: &File) -> Result<(), Problem> {
         return Err(Problem::at(file.rack.span(), "slot", problem));
     }
     names(file)?;
+    builders(file)?;
     networks(file)?;
     addresses(file)?;
-    sockets(file)
+    shared::check(file)
 }
 
 /// Each room's own check.
@@ -69,6 +67,9 @@ fn rooms(file: &File) -> Result<(), Problem> {
     })?;
     ask("boot", file.boot.as_ref(), |boot| boot.check())?;
     ask("guest", file.guest.as_ref(), |guest| guest.check())?;
+    ask("webservice", file.webservice.as_ref(), |webservice| {
+        webservice.check()
+    })?;
     ask("slot_task", file.slot_task.as_ref(), |slot| {
         if !(1..=100).contains(&slot.attempts) {
             return Err(format!(
@@ -110,6 +111,35 @@ fn names(file: &File) -> Result<(), Problem> {
                 ));
             }
             hosts.take(text.to_ascii_lowercase(), name, host.span(), "slot.hosts")?;
+        }
+    }
+    Ok(())
+}
+
+/// Launchpad's names are of slots that are there, and no two slots are one builder.
+fn builders(file: &File) -> Result<(), Problem> {
+    let Some(webservice) = &file.webservice else {
+        return Ok(());
+    };
+    let settings = webservice.get_ref();
+    let slots: Vec<&str> = file
+        .slot
+        .iter()
+        .map(|slot| slot.get_ref().name.get_ref().as_str())
+        .collect();
+    let problem = |text: String| Err(Problem::within(webservice.span(), "webservice", &text));
+    if let Some(unknown) = settings
+        .builders
+        .keys()
+        .find(|name| !slots.contains(&name.as_str()))
+    {
+        return problem(format!("builders: {unknown:?}: there is no such slot"));
+    }
+    let mut taken = HashMap::new();
+    for slot in slots {
+        if let Some(other) = taken.insert(settings.builder(slot), slot) {
+            let builder = settings.builder(slot);
+            return problem(format!("builders: {other} and {slot} are both {builder:?}"));
         }
     }
     Ok(())
@@ -250,45 +280,12 @@ fn clash(one: SocketAddr, other: SocketAddr) -> bool {
         && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
 }
 
-/// No two drivers share a socket.
-fn sockets(file: &File) -> Result<(), Problem> {
-    let mut taken = Taken::default();
-    for slot in &file.slot {
-        let SlotSettings {
-            name,
-            power,
-            pipe,
-            console,
-            ..
-        } = slot.get_ref();
-        let drivers = [
-            ("slot.power.socket", Some(power)),
-            ("slot.pipe.socket", Some(pipe)),
-            ("slot.console.socket", console.as_ref()),
-        ];
-        for (key, driver) in drivers {
-            let Some(driver) = driver else { continue };
-            let path: &Path = driver.socket.get_ref();
-            let text = path.display().to_string();
-            if text.is_empty() || path.as_os_str().len() > MAX_SOCKET {
-                return Err(Problem::at(
-                    driver.socket.span(),
-                    key,
-                    format!("{text:?}: expected a path of 1 to {MAX_SOCKET} bytes"),
-                ));
-            }
-            taken.take(text, name.get_ref(), driver.socket.span(), key)?;
-        }
-    }
-    Ok(())
-}
-
 /// Who has what already.
 #[derive(Debug, Default)]
-struct Taken(HashMap<String, String>);
+pub(super) struct Taken(HashMap<String, String>);
 
 impl Taken {
-    fn take(
+    pub(super) fn take(
         &mut self,
         what: String,
         slot: &str,

@@ -6,7 +6,9 @@
 //! Relative paths are taken from the file's own directory.
 
 mod check;
+mod driver;
 mod error;
+mod shared;
 mod slot;
 
 use std::net::SocketAddr;
@@ -17,11 +19,14 @@ use serde::Deserialize;
 use toml::Spanned;
 
 pub use self::error::ConfigError;
-pub use self::slot::{NetworkSettings, SlotSettings, TwinDriver, TwinSocket};
+pub use self::driver::{ConsoleSettings, PipeSettings, PowerSettings, TwinSettings};
+use self::slot::FileSlot;
+pub use self::slot::{NetworkSettings, SlotSettings};
 use crate::boot::BootSettings;
 use crate::filecache::FilecacheSettings;
 use crate::front::FrontSettings;
 use crate::guest::GuestSettings;
+use crate::webservice::WebServiceSettings;
 
 /// The most bytes of a `rack.toml`.
 const MAX_BYTES: u64 = 1 << 20;
@@ -43,6 +48,8 @@ pub struct Config {
     pub guest: GuestSettings,
     /// How often a slot tries things.
     pub slot_task: crate::slot::Settings,
+    /// Launchpad's web service, where it is used.
+    pub webservice: Option<WebServiceSettings>,
     /// The slots, at least one.
     pub slots: Vec<SlotSettings>,
 }
@@ -106,8 +113,9 @@ struct File {
     boot: Option<Spanned<BootSettings>>,
     guest: Option<Spanned<GuestSettings>>,
     slot_task: Option<Spanned<crate::slot::Settings>>,
+    webservice: Option<Spanned<WebServiceSettings>>,
     #[serde(default)]
-    slot: Vec<Spanned<SlotSettings>>,
+    slot: Vec<Spanned<FileSlot>>,
 }
 
 impl Config {
@@ -140,7 +148,8 @@ impl Config {
             path: path.to_owned(),
             error: Box::new(error),
         })?;
-        check::check(&file).map_err(|problem| problem.located(text, path))?;
+        let located = |problem: error::Problem| problem.located(text, path);
+        check::check(&file).map_err(located)?;
         let base = path.parent().unwrap_or(Path::new(""));
         let mut rack = file.rack.into_inner();
         rack.state_dir = from(base, &rack.state_dir);
@@ -150,8 +159,8 @@ impl Config {
         let slots = file
             .slot
             .into_iter()
-            .map(|slot| slot.into_inner().based(base))
-            .collect();
+            .map(|slot| slot.into_inner().settings(base).map_err(located))
+            .collect::<Result<_, _>>()?;
         Ok(Self {
             rack,
             front: file.front.map(Spanned::into_inner).unwrap_or_default(),
@@ -160,6 +169,11 @@ impl Config {
             boot: file.boot.map(Spanned::into_inner).unwrap_or_default(),
             guest: file.guest.map(Spanned::into_inner).unwrap_or_default(),
             slot_task,
+            webservice: file.webservice.map(|webservice| {
+                let mut webservice = webservice.into_inner();
+                webservice.credentials = from(base, &webservice.credentials);
+                webservice
+            }),
             slots,
         })
     }

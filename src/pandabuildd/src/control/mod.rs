@@ -2,12 +2,14 @@
 //! daemon's own user may open; [`wire`] is what goes over it, [`client`] is the command line's end.
 
 pub mod client;
+mod ppa;
 mod server;
 pub mod wire;
 
 use panda_protocol::launchpad::Dialect;
 use panda_slot::{Board, Rejoin, Slot, Told};
 
+pub use self::ppa::Rpc;
 pub use self::server::{Bound, ControlServerError, Desk, Operated, bind, serve};
 use self::wire::{KeptInfo, SlotInfo};
 use crate::slot::View;

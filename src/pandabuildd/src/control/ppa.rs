@@ -54,7 +54,7 @@ impl Rpc {
 
     /// What the manager asks after its command.
     async fn answers(&self) -> Result<(), ClientError> {
-        self.0.echo(vec![Value::string("ping".to_owned())]).await
+        self.0.echo(vec![Value::String("ping".to_owned())]).await
     }
 }
 
@@ -76,7 +76,12 @@ impl Desk {
             Err(reason) => return Answer::Refused { reason },
         };
         let own = slot.handle.name();
-        tracing::info!(slot = own, name, waits = wait_ms.is_some(), "Launchpad resets");
+        tracing::info!(
+            slot = own,
+            name,
+            waits = wait_ms.is_some(),
+            "Launchpad resets"
+        );
         if wait_ms.is_none()
             && let Some(duty) = &slot.duty
             // Before the reset: a reset that nobody tells Launchpad of leaves the builder waiting for ever.
@@ -152,9 +157,9 @@ async fn ready(slot: &SlotHandle, rpc: &Rpc, silence: &mut Option<ClientError>) 
                 || view.slot.held.is_some()
                 || matches!(view.slot.board, Board::Failed { .. } | Board::Off)
         });
-        match settled.await {
-            Ok(view) if view.is_idle() => {}
-            Ok(_) => return ResetEnd::Failed,
+        match settled.await.map(|view| view.is_idle()) {
+            Ok(true) => {}
+            Ok(false) => return ResetEnd::Failed,
             Err(_closed) => return stopping().await,
         }
         match rpc.answers().await {

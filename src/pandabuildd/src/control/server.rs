@@ -17,9 +17,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::describe;
+use super::ppa::Rpc;
 use super::wire::{Answer, Ask, MAX_ASK, MAX_BOOTS, Question, Reply, ResetEnd, SlotInfo, VERSION};
 use crate::ledger::Ledger;
 use crate::slot::SlotHandle;
+use crate::webservice::Duty;
 
 /// Connections at once.
 const CONNECTIONS: usize = 64;
@@ -68,6 +70,10 @@ pub struct Operated {
     pub handle: SlotHandle,
     /// The host names that Launchpad knows it by.
     pub hosts: Vec<String>,
+    /// Its RPC, as Launchpad reaches it.
+    pub rpc: Rpc,
+    /// Its duty towards Launchpad's web service, where one is configured.
+    pub duty: Option<Duty>,
 }
 
 /// A control socket that nobody answers at yet.
@@ -189,7 +195,7 @@ impl Desk {
                 let in_time = match fresh_within_seconds {
                     Some(seconds) => {
                         let fresh = join_all(self.slots.iter().map(|slot| fresh(&slot.handle)));
-                        let all = timeout(wait(seconds), fresh).await;
+                        let all = timeout(wait(Duration::from_secs(seconds)), fresh).await;
                         all.is_ok_and(|slots| slots.into_iter().all(|fresh| fresh))
                     }
                     None => true,
@@ -202,6 +208,12 @@ impl Desk {
                 force,
                 wait_seconds,
             } => self.reset(&slot, force, wait_seconds).await,
+            Ask::PpaReset { name, wait_ms } => self.ppa_reset(&name, wait_ms).await,
+            Ask::SshRefused { from, command } => {
+                // Shown as Debug does: in one line, without control characters.
+                tracing::warn!(?from, ?command, "refused over SSH");
+                Answer::Recorded
+            }
             Ask::Boots { slot, limit } => self.boots(slot.as_deref(), limit).await,
         }
     }
@@ -224,7 +236,7 @@ impl Desk {
         };
         let end = match (begun, wait_seconds) {
             (ResetEnd::UnderWay, Some(seconds)) => {
-                match timeout(wait(seconds), settled(&slot.handle)).await {
+                match timeout(wait(Duration::from_secs(seconds)), settled(&slot.handle)).await {
                     Ok(end) => end,
                     Err(_) => ResetEnd::UnderWay,
                 }
@@ -252,21 +264,31 @@ impl Desk {
     }
 
     fn no_such(&self, name: &str) -> Answer {
-        let known: Vec<&str> = self.slots.iter().map(|slot| slot.handle.name()).collect();
         Answer::Refused {
-            reason: format!("no slot {name:?}; this rack has {}", known.join(", ")),
+            reason: self.unknown(name),
         }
     }
 
-    fn describe(&self, slot: &Operated) -> SlotInfo {
+    pub(super) fn unknown(&self, name: &str) -> String {
+        let known: Vec<&str> = self.slots.iter().map(|slot| slot.handle.name()).collect();
+        format!("no slot {name:?}; this rack has {}", known.join(", "))
+    }
+
+    pub(super) fn describe(&self, slot: &Operated) -> SlotInfo {
         let view = slot.handle.view();
-        describe(
+        let mut info = describe(
             slot.handle.name(),
             &slot.hosts,
             &view,
             self.dialect,
             self.virtualized,
-        )
+        );
+        if let Some(note) = slot.duty.as_ref().and_then(Duty::note) {
+            let mut parts = vec![std::mem::take(&mut info.detail), note];
+            parts.retain(|part| !part.is_empty());
+            info.detail = parts.join("; ");
+        }
+        info
     }
 }
 
@@ -284,8 +306,8 @@ fn question(line: &[u8]) -> Result<Ask, String> {
     }
 }
 
-fn wait(seconds: u64) -> Duration {
-    Duration::from_secs(seconds).min(LONGEST_WAIT)
+pub(super) fn wait(wanted: Duration) -> Duration {
+    wanted.min(LONGEST_WAIT)
 }
 
 /// The client has closed its end. One that sends its next question early is waited for instead.

@@ -1,11 +1,13 @@
 //! The control socket against slots with scripted hands.
 
 use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use panda_http::pinned::public_client_config;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{ControlError, ask};
@@ -24,6 +26,11 @@ struct Daemon {
 }
 
 async fn daemon() -> Daemon {
+    // Nothing answers there.
+    daemon_at(([127, 0, 0, 1], 1).into()).await
+}
+
+async fn daemon_at(rpc: SocketAddr) -> Daemon {
     let state = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(&state.path().join("ledger.sqlite")).unwrap();
     let hands = Arc::new(ScriptedHands::default());
@@ -40,6 +47,8 @@ async fn daemon() -> Daemon {
         slots: vec![Operated {
             handle: slot.clone(),
             hosts: vec!["panda01.example".into()],
+            rpc: Rpc::new("panda01.example", rpc, public_client_config().unwrap()).unwrap(),
+            duty: None,
         }],
         ledger,
         dialect: Dialect::Current,

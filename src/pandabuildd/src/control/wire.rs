@@ -51,6 +51,21 @@ pub enum Ask {
         /// Wait until it is Fresh or has failed, at most this long.
         wait_seconds: Option<u64>,
     },
+    /// Launchpad's own reset, whatever the slot has.
+    PpaReset {
+        /// The slot's name, or any host name of its, or such a name's first label.
+        name: String,
+        /// Wait until a dispatch would be served, at most this long; else Launchpad is told through its
+        /// web service.
+        wait_ms: Option<u64>,
+    },
+    /// Record that a command over SSH was refused.
+    SshRefused {
+        /// Where it came from, as sshd says.
+        from: String,
+        /// The command.
+        command: String,
+    },
     /// The last resets, each with its chain.
     Boots {
         /// Of this slot only.
@@ -81,7 +96,9 @@ pub enum Answer {
         /// Whether what was waited for came in time; true where nothing was.
         in_time: bool,
     },
-    /// To [`Ask::Reset`].
+    /// To [`Ask::SshRefused`].
+    Recorded,
+    /// To [`Ask::Reset`] and [`Ask::PpaReset`].
     Reset {
         /// How the slot is now.
         slot: SlotInfo,

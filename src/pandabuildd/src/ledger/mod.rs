@@ -11,9 +11,10 @@
 //! - `grade`: how good the evidence of a cut is
 //! - `records`: what goes in and comes out
 //! - `schema`: the file, its tables and their migrations
-//! - `slots`, `boots`: the statements
+//! - `slots`, `boots`, `duties`: the statements
 
 mod boots;
+mod duties;
 mod grade;
 mod records;
 mod schema;
@@ -244,6 +245,34 @@ impl Ledger {
     /// The ledger cannot be read, or a record is damaged.
     pub async fn pins(&self) -> Result<Vec<(String, Sha1)>, LedgerError> {
         self.run(|db| slots::pins(db)).await
+    }
+
+    /// Records that Launchpad is to be told when the slot is clean again; void once the slot has had an
+    /// attempt after `attempt`.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub async fn begin_duty(&self, slot: &str, attempt: AttemptNo) -> Result<(), LedgerError> {
+        let slot = slot.to_owned();
+        self.run(move |db| duties::begin(db, &slot, attempt)).await
+    }
+
+    /// The last attempt before such a duty; none where there is no duty.
+    ///
+    /// # Errors
+    /// The ledger cannot be read, or the record is damaged.
+    pub async fn duty(&self, slot: &str) -> Result<Option<AttemptNo>, LedgerError> {
+        let slot = slot.to_owned();
+        self.run(move |db| duties::load(db, &slot)).await
+    }
+
+    /// Forgets a slot's duty.
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub async fn end_duty(&self, slot: &str) -> Result<(), LedgerError> {
+        let slot = slot.to_owned();
+        self.run(move |db| duties::end(db, &slot)).await
     }
 
     /// Runs `work` on a blocking thread. It runs to its end even if the caller goes away.

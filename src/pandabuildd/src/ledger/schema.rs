@@ -17,7 +17,15 @@ use super::LedgerError;
 const APPLICATION_ID: i32 = 0x5041_4e64;
 
 /// Schema N+1 from schema N.
-const MIGRATIONS: [&str; 1] = ["CREATE TABLE slot (
+const MIGRATIONS: [&str; 2] = [FIRST, DUTIES];
+
+/// Builders that Launchpad is to be told of when they are clean.
+const DUTIES: &str = "CREATE TABLE duty (
+         slot    TEXT PRIMARY KEY,
+         attempt INTEGER NOT NULL
+     ) STRICT;";
+
+const FIRST: &str = "CREATE TABLE slot (
          name  TEXT PRIMARY KEY,
          state TEXT NOT NULL
      ) STRICT;
@@ -56,7 +64,7 @@ const MIGRATIONS: [&str; 1] = ["CREATE TABLE slot (
          slot TEXT NOT NULL,
          sha1 TEXT NOT NULL,
          PRIMARY KEY (slot, sha1)
-     ) STRICT;"];
+     ) STRICT;";
 
 /// Opens the file, making it where there is none.
 pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
@@ -240,9 +248,25 @@ mod tests {
         drop(db);
         let error = open(&path).unwrap_err().to_string();
         assert!(
-            error.contains("schema 1000") && error.contains("knows 1"),
+            error.contains("schema 1000") && error.contains("knows 2"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_ledger_of_the_first_schema_is_brought_up_to_date_with_all_that_it_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger.sqlite");
+        let mut db = Connection::open(&path).unwrap();
+        step(&mut db, 1, FIRST).unwrap();
+        db.execute("INSERT INTO slot VALUES ('panda01', '{}')", [])
+            .unwrap();
+        drop(db);
+        let db = open(&path).unwrap();
+        let read = |sql| db.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(read("SELECT count(*) FROM slot"), 1);
+        assert_eq!(read("SELECT count(*) FROM duty"), 0);
+        assert_eq!(read("SELECT user_version FROM pragma_user_version"), 2);
     }
 
     #[test]

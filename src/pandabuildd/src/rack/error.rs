@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use panda_http::endpoint::ClientError;
 use panda_http::pinned::PinnedError;
 
 use crate::control::ControlServerError;
@@ -11,6 +12,7 @@ use crate::filecache::FilecacheError;
 use crate::identity::IdentityError;
 use crate::images::ImageError;
 use crate::ledger::LedgerError;
+use crate::webservice::WebServiceError;
 
 /// Why a rack does not start. Every message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +56,17 @@ pub enum RackError {
     /// The inputs.
     #[error(transparent)]
     Filecache(#[from] FilecacheError),
+    /// Launchpad's web service.
+    #[error(transparent)]
+    WebService(#[from] WebServiceError),
+    /// A client for a slot's own RPC.
+    #[error("slot {slot}: {source}")]
+    Rpc {
+        /// The slot.
+        slot: String,
+        /// Why.
+        source: ClientError,
+    },
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ControlServerError),

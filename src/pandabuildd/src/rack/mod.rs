@@ -16,8 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use panda_board::twin::{TwinPort, TwinPower};
+use panda_http::pinned::public_client_config;
 use panda_http::{Identity, ServerSettings};
-use panda_slot::Slot;
+use panda_slot::{AttemptNo, Slot};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -27,7 +28,7 @@ pub use self::error::RackError;
 pub use self::state::StateLock;
 use crate::config::{Config, SlotSettings};
 use crate::console;
-use crate::control::{self, Desk, Operated};
+use crate::control::{self, Desk, Operated, Rpc};
 use crate::depot::{Depot, Inputs};
 use crate::filecache::{self, Filecache};
 use crate::front::routes::{Hosts, Routes};
@@ -38,6 +39,7 @@ use crate::images::Image;
 use crate::ledger::Ledger;
 use crate::rig::{Rig, RigParts};
 use crate::slot::{self, SlotHandle};
+use crate::webservice::{Keeper, WebService};
 
 /// The ledger's name in the state directory.
 const LEDGER: &str = "ledger.sqlite";
@@ -65,6 +67,9 @@ impl Rack {
         let directory = config.rack.image.clone();
         let image = tokio::task::spawn_blocking(move || Image::load(&directory));
         let image = Arc::new(image.await.map_err(|_| RackError::Interrupted)??);
+        let webservice = config.webservice.clone().map(WebService::new).transpose()?;
+        let webservice = webservice.map(Arc::new);
+        let rpcs = rpcs(&config)?;
         let listeners = Listeners::bind(&config).await?;
         let control = control::bind(&state.join(control::SOCKET))?;
 
@@ -109,7 +114,8 @@ impl Rack {
             prepared.push(assembly.prepare(settings).await?);
         }
         // Nothing can be refused any more: from here on boards are touched.
-        for (settings, prepared) in config.slots.iter().zip(prepared) {
+        for ((settings, prepared), rpc) in config.slots.iter().zip(prepared).zip(rpcs) {
+            let owed = prepared.duty;
             let (handle, front) = assembly.begin(settings, prepared);
             if let Some(console) = &settings.console {
                 let log = state.join("slots").join(handle.name()).join(console::LOG);
@@ -125,9 +131,17 @@ impl Rack {
             for name in &names {
                 hosts.insert(name, front.clone());
             }
+            let duty = webservice.as_ref().map(|service| {
+                let ledger = assembly.ledger.clone();
+                let (keeper, duty) = Keeper::new(handle.clone(), service.clone(), ledger, owed);
+                others.spawn(keeper.run(stop_others.clone()));
+                duty
+            });
             operated.push(Operated {
                 handle,
                 hosts: names,
+                rpc,
+                duty,
             });
             fronts.push(front);
         }
@@ -270,6 +284,7 @@ impl Assembly<'_> {
     async fn prepare(&self, settings: &SlotSettings) -> Result<Prepared, RackError> {
         let name = settings.name.get_ref();
         let initial = self.ledger.load_slot(name).await?;
+        let duty = self.ledger.duty(name).await?;
         let needed = initial.as_ref().map(Results::needed_by).unwrap_or_default();
         let results = Results::at(self.state, name, &needed).map_err(|source| {
             let path = self.state.join("slots").join(name);
@@ -295,6 +310,7 @@ impl Assembly<'_> {
         })?;
         Ok(Prepared {
             initial,
+            duty,
             results,
             rig,
         })
@@ -304,6 +320,7 @@ impl Assembly<'_> {
     fn begin(&self, settings: &SlotSettings, prepared: Prepared) -> (SlotHandle, Arc<SlotFront>) {
         let Prepared {
             initial,
+            duty: _,
             results,
             rig,
         } = prepared;
@@ -333,6 +350,8 @@ impl Assembly<'_> {
 /// A slot before its life begins.
 struct Prepared {
     initial: Option<Slot>,
+    /// What an earlier daemon has left to tell Launchpad.
+    duty: Option<AttemptNo>,
     results: Results,
     rig: Rig,
 }
@@ -357,6 +376,23 @@ async fn release_after_resets(slot: SlotHandle, inputs: Arc<dyn Inputs>, stop: C
             inputs.release(slot.name());
         }
     }
+}
+
+/// Each slot's RPC, as Launchpad reaches it.
+fn rpcs(config: &Config) -> Result<Vec<Rpc>, RackError> {
+    // Not used: these calls go over plain HTTP. Making one reads every certificate of the system.
+    let tls = public_client_config()?;
+    let rpc = |slot: &SlotSettings| {
+        let host = slot.host_names().next().unwrap_or_default();
+        // A slot without an address of its own is at the shared one: the configuration's check saw to it.
+        let address = slot.own_address().or(config.front.listen);
+        let address = address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+        Rpc::new(host, address, tls.clone()).map_err(|source| RackError::Rpc {
+            slot: slot.name.get_ref().clone(),
+            source,
+        })
+    };
+    config.slots.iter().map(rpc).collect()
 }
 
 /// The URL of each slot: its own address, or its first host name at the shared one.

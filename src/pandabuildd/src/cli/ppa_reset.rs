@@ -1,0 +1,101 @@
+//! `pandabuildd ppa-reset`: Launchpad's reset command, `vm_resume_command`. Its exit code is all that the
+//! manager looks at: 0 says, in reset protocol 1.1, that a dispatch would be served now; in 2.0, with
+//! `--no-wait`, that a reset is under way and Launchpad will be told of its end.
+//!
+//! The manager gives the command no second chance and kills it after its own time-out, so everything is over
+//! before that, and a daemon that is just being restarted is waited for.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::bail;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{Exit, Socket};
+use crate::control::client::{self, ControlError};
+use crate::control::wire::{Answer, Ask, ResetEnd};
+
+/// What the daemon keeps of the time for its answer to arrive.
+const FOR_THE_ANSWER: Duration = Duration::from_millis(500);
+/// Between two tries to reach a daemon.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Reset a slot as Launchpad's manager does: whatever the slot has is given up. Ends with 0 only when the
+/// builder is clean and answers; else with one line on standard error, while the reset goes on and the next
+/// call joins it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    socket: Socket,
+    /// The slot's name, any host name of its, or such a name's first label
+    name: String,
+    /// Reset protocol 2.0: only trigger the reset; the daemon tells Launchpad's web service of its end
+    #[arg(long)]
+    no_wait: bool,
+    /// How long it may take in all, in seconds; ends with code 4 when it takes longer. Keep it below the
+    /// manager's own time-out
+    #[arg(long, value_name = "S", default_value_t = 25, value_parser = clap::value_parser!(u64).range(2..=3600))]
+    timeout: u64,
+}
+
+/// Runs it.
+pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
+    let until = Instant::now() + Duration::from_secs(args.timeout);
+    let reset = reset(&args, until);
+    tokio::select! {
+        ended = timeout_at(until, reset) => ended.unwrap_or_else(|_| {
+            eprintln!("pandabuildd: {}: the daemon has not answered within {} s", shown(&args.name), args.timeout);
+            Ok(Exit::TimeOut)
+        }),
+        () = super::interrupted() => Ok(Exit::Interrupted),
+    }
+}
+
+async fn reset(args: &Args, until: Instant) -> anyhow::Result<Exit> {
+    let answer = ask(&args.socket.socket, args, until).await?;
+    let Answer::Reset { slot, end } = answer else {
+        bail!("the daemon answered another question");
+    };
+    let ready = end == ResetEnd::Fresh || (end == ResetEnd::UnderWay && args.no_wait);
+    if ready {
+        return Ok(Exit::Done);
+    }
+    let state = format!("{}: {} {}", slot.slot, slot.state, slot.detail);
+    let state = super::slots::one_line(state.trim_end());
+    if end == ResetEnd::Failed {
+        bail!("{state}");
+    }
+    eprintln!(
+        "pandabuildd: {state}; not ready within {} s: the reset goes on, and the next call joins it",
+        args.timeout
+    );
+    Ok(Exit::TimeOut)
+}
+
+/// A daemon that is not there, or goes away, may be back in a moment; asking it again does no harm.
+async fn ask(socket: &Path, args: &Args, until: Instant) -> Result<Answer, ControlError> {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let waits = left.saturating_sub(FOR_THE_ANSWER);
+        let wait_ms = u64::try_from(waits.as_millis()).unwrap_or(u64::MAX);
+        let ask = Ask::PpaReset {
+            name: args.name.clone(),
+            wait_ms: (!args.no_wait).then_some(wait_ms),
+        };
+        let answer = client::ask(socket, ask, waits).await;
+        let again = match &answer {
+            Err(ControlError::Broken(_)) => true,
+            Err(error) => error.is_absence(),
+            Ok(_) => false,
+        };
+        if !again || left <= FOR_THE_ANSWER + PAUSE {
+            return answer;
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// A name from outside, fit for one line.
+fn shown(name: &str) -> String {
+    super::slots::one_line(&name.chars().take(100).collect::<String>())
+}

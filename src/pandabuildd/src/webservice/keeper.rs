@@ -1,0 +1,378 @@
+//! Keeps one slot's duty: a task of its own, started by `rack`. It does one thing at a time, and lets go of it
+//! as soon as the slot or the duty is no longer what it was: what a call that was let go has done is seen by
+//! the look that comes first the next time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use panda_slot::{AttemptNo, Board, BootNo};
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::client::{CleanStatus, WebService, WebServiceError};
+use crate::ledger::{Ledger, LedgerError};
+use crate::slot::{SlotHandle, View};
+
+/// Beginnings that may wait for the task.
+const MAILBOX: usize = 8;
+/// How often an entry must say Clean before that is believed where we did not ask for it: what is read may be
+/// a little older than what was written.
+const SIGHTINGS: u32 = 2;
+/// The most characters of a failed slot's reason that Launchpad is told.
+const MAX_NOTES: usize = 1000;
+
+/// Why a duty was not begun.
+#[derive(Debug, thiserror::Error)]
+pub enum DutyError {
+    /// It could not be written down.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The daemon is stopping.
+    #[error("the daemon is stopping: try again when it is back")]
+    Stopping,
+}
+
+/// A slot's duty, for the rest of the daemon.
+#[derive(Debug, Clone)]
+pub struct Duty {
+    mailbox: mpsc::Sender<Begin>,
+    pub(super) note: watch::Receiver<Option<String>>,
+}
+
+#[derive(Debug)]
+struct Begin {
+    attempt: AttemptNo,
+    reply: oneshot::Sender<Result<(), LedgerError>>,
+}
+
+impl Duty {
+    /// Launchpad is to be told when the slot, which has had `attempt` attempts, is clean again. Answered once
+    /// it is in the ledger.
+    ///
+    /// # Errors
+    /// See [`DutyError`].
+    pub async fn begin(&self, attempt: AttemptNo) -> Result<(), DutyError> {
+        let (reply, answer) = oneshot::channel();
+        let begin = Begin { attempt, reply };
+        let sent = self.mailbox.send(begin).await;
+        sent.map_err(|_| DutyError::Stopping)?;
+        Ok(answer.await.map_err(|_| DutyError::Stopping)??)
+    }
+
+    /// Where it stands, for operators; none where there is nothing to say.
+    #[must_use]
+    pub fn note(&self) -> Option<String> {
+        self.note.borrow().clone()
+    }
+}
+
+/// The task that keeps it.
+#[derive(Debug)]
+pub struct Keeper {
+    slot: SlotHandle,
+    service: Arc<WebService>,
+    builder: Arc<str>,
+    ledger: Ledger,
+    mailbox: mpsc::Receiver<Begin>,
+    note: watch::Sender<Option<String>>,
+    /// The last attempt before the duty; none where there is none.
+    duty: Option<AttemptNo>,
+    /// The boot whose failure Launchpad has been told of.
+    told: Option<BootNo>,
+    pause: Duration,
+    /// Clean was asked for since the duty began, so that seeing it is enough.
+    asked: bool,
+    /// How often in a row it was seen without that.
+    seen: u32,
+}
+
+/// What there is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Work {
+    Nothing,
+    /// The slot is ready: Launchpad is to be told, as long as no later attempt was begun than this.
+    Clean(AttemptNo),
+    /// The slot has failed: Launchpad is to be told why.
+    Failure(BootNo, String),
+}
+
+/// How a try at it ended.
+#[derive(Debug)]
+enum End {
+    /// Launchpad knows.
+    Known,
+    /// The entry says Clean, perhaps by our own doing.
+    SeenClean,
+    /// Clean was asked for, and whether it was taken is to be looked at.
+    Asked(Result<(), WebServiceError>),
+    /// Not yet: what the entry says.
+    NotYet(CleanStatus),
+    /// The slot has changed meanwhile.
+    Changed,
+    /// No.
+    Trouble(WebServiceError),
+}
+
+/// What the task does next.
+enum Next {
+    Stop,
+    Begin(Begin),
+    Look,
+    Ended(End),
+}
+
+impl Keeper {
+    /// The keeper of `slot`, with the duty that an earlier daemon has left in the ledger.
+    #[must_use]
+    pub fn new(
+        slot: SlotHandle,
+        service: Arc<WebService>,
+        ledger: Ledger,
+        duty: Option<AttemptNo>,
+    ) -> (Self, Duty) {
+        let (sender, mailbox) = mpsc::channel(MAILBOX);
+        let (note, noted) = watch::channel(None);
+        let builder = service.settings().builder(slot.name()).into();
+        let keeper = Self {
+            slot,
+            service,
+            builder,
+            ledger,
+            mailbox,
+            note,
+            duty,
+            told: None,
+            pause: Duration::ZERO,
+            asked: false,
+            seen: 0,
+        };
+        let duty = Duty {
+            mailbox: sender,
+            note: noted,
+        };
+        (keeper, duty)
+    }
+
+    /// Keeps it until `stop`, or until the slot has ended.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut views = self.slot.watch();
+        loop {
+            let view = views.borrow_and_update().clone();
+            self.let_go_of_what_is_void(&view).await;
+            let work = self.work(&view);
+            let end = attempt(
+                self.pause,
+                self.service.clone(),
+                self.builder.clone(),
+                self.slot.clone(),
+                work.clone(),
+            );
+            tokio::pin!(end);
+            let next = loop {
+                let changed = tokio::select! {
+                    biased;
+                    () = stop.cancelled() => break Next::Stop,
+                    begin = self.mailbox.recv() => {
+                        break begin.map_or(Next::Stop, Next::Begin);
+                    }
+                    changed = views.changed() => changed,
+                    end = &mut end => break Next::Ended(end),
+                };
+                if changed.is_err() {
+                    break Next::Stop;
+                }
+                let view = views.borrow_and_update().clone();
+                if self.work(&view) != work || self.is_void(&view) {
+                    break Next::Look;
+                }
+            };
+            match next {
+                Next::Stop => return,
+                Next::Begin(begin) => self.begin(begin).await,
+                Next::Look => self.start_over(),
+                Next::Ended(end) => self.take(&work, end).await,
+            }
+        }
+    }
+
+    fn work(&self, view: &View) -> Work {
+        if let Board::Failed { reason, .. } = &view.slot.board
+            && self.service.settings().report_failures
+            && self.told != Some(view.slot.boot)
+        {
+            return Work::Failure(view.slot.boot, reason.clone());
+        }
+        match self.duty {
+            Some(attempt) if is_owed(view, attempt) => Work::Clean(attempt),
+            _ => Work::Nothing,
+        }
+    }
+
+    /// A build was dispatched since.
+    fn is_void(&self, view: &View) -> bool {
+        self.duty.is_some_and(|attempt| view.slot.attempt > attempt)
+    }
+
+    async fn let_go_of_what_is_void(&mut self, view: &View) {
+        if self.is_void(view) {
+            tracing::debug!(
+                slot = self.slot.name(),
+                "a build came: nothing to tell Launchpad"
+            );
+            self.end().await;
+        }
+    }
+
+    async fn begin(&mut self, Begin { attempt, reply }: Begin) {
+        let recorded = self.ledger.begin_duty(self.slot.name(), attempt).await;
+        if recorded.is_ok() {
+            self.duty = Some(attempt);
+            self.start_over();
+            self.say("the web service is to be told when the slot is clean".to_owned());
+        }
+        if reply.send(recorded).is_err() {
+            tracing::debug!(slot = self.slot.name(), "who began a duty has gone");
+        }
+    }
+
+    /// The next look is at once, and takes nothing for granted.
+    fn start_over(&mut self) {
+        self.pause = Duration::ZERO;
+        self.asked = false;
+        self.seen = 0;
+    }
+
+    async fn take(&mut self, work: &Work, end: End) {
+        let slot = self.slot.name().to_owned();
+        self.pause = self.service.settings().grown(self.pause);
+        let clean_before = std::mem::take(&mut self.seen);
+        match (end, work) {
+            (End::Known, Work::Failure(boot, _)) => {
+                self.told = Some(*boot);
+                self.start_over();
+                self.note.send_replace(None);
+            }
+            (End::Known, Work::Clean(_) | Work::Nothing) => self.done().await,
+            (End::SeenClean, _) => {
+                self.seen = clean_before + 1;
+                if self.asked || self.seen >= SIGHTINGS {
+                    self.done().await;
+                } else {
+                    self.say(
+                        "the web service says Clean already: it is looked at once more".to_owned(),
+                    );
+                }
+            }
+            (End::Asked(how), _) => {
+                self.asked = true;
+                match how {
+                    Ok(()) => self
+                        .say("Clean is written: it is looked at whether it was taken".to_owned()),
+                    Err(error) => self.trouble(&error),
+                }
+            }
+            (End::NotYet(CleanStatus::Other(status)), _) => {
+                self.say(format!(
+                    "the web service says {status:?}, which is not known here"
+                ));
+            }
+            (End::NotYet(status), _) => {
+                self.say(format!("the web service says {status:?}, not yet Cleaning"));
+            }
+            (End::Changed, _) => tracing::debug!(slot, "the slot has changed meanwhile"),
+            (End::Trouble(error), _) => self.trouble(&error),
+        }
+    }
+
+    async fn done(&mut self) {
+        tracing::info!(
+            slot = self.slot.name(),
+            builder = &*self.builder,
+            "Launchpad knows that it is clean"
+        );
+        self.end().await;
+    }
+
+    /// A duty that cannot be forgotten is kept: then the entry says Clean, or a build has come.
+    async fn end(&mut self) {
+        match self.ledger.end_duty(self.slot.name()).await {
+            Ok(()) => {
+                self.duty = None;
+                self.start_over();
+                self.note.send_replace(None);
+            }
+            Err(error) => {
+                tracing::warn!(slot = self.slot.name(), %error, "a duty cannot be forgotten");
+                sleep(Duration::from_millis(
+                    self.service.settings().first_pause_ms,
+                ))
+                .await;
+            }
+        }
+    }
+
+    fn trouble(&self, error: &WebServiceError) {
+        let text = error.to_string();
+        let known = self.note.borrow().as_ref() == Some(&text);
+        if !known {
+            tracing::warn!(slot = self.slot.name(), builder = &*self.builder, "{text}");
+        }
+        self.say(text);
+    }
+
+    fn say(&self, note: String) {
+        self.note.send_replace(Some(note));
+    }
+}
+
+/// The slot is ready for a dispatch, and has had none since.
+fn is_owed(view: &View, attempt: AttemptNo) -> bool {
+    view.is_idle() && view.slot.attempt == attempt
+}
+
+/// One try, after a pause.
+async fn attempt(
+    pause: Duration,
+    service: Arc<WebService>,
+    builder: Arc<str>,
+    slot: SlotHandle,
+    work: Work,
+) -> End {
+    if work == Work::Nothing {
+        return std::future::pending().await;
+    }
+    sleep(pause).await;
+    let entry = match service.look(&builder).await {
+        Ok(entry) => entry,
+        Err(error) => return End::Trouble(error),
+    };
+    match work {
+        Work::Nothing => End::Changed,
+        Work::Clean(attempt) => match entry.clean_status {
+            CleanStatus::Clean => End::SeenClean,
+            // Never once anything was dispatched.
+            CleanStatus::Cleaning if !is_owed(&slot.view(), attempt) => End::Changed,
+            CleanStatus::Cleaning => {
+                let clean = json!({"clean_status": "Clean"});
+                match service.change(&builder, &entry, &clean).await {
+                    Ok(Some(after)) if after.clean_status == CleanStatus::Clean => End::Known,
+                    answer => End::Asked(answer.map(drop)),
+                }
+            }
+            status @ (CleanStatus::Dirty | CleanStatus::Other(_)) => End::NotYet(status),
+        },
+        // An operator, or an earlier daemon, was first: their words stay.
+        Work::Failure(..) if !entry.enabled => End::Known,
+        Work::Failure(_, reason) => {
+            let notes: String = reason.chars().take(MAX_NOTES).collect();
+            let failed = json!({"builderok": false, "failnotes": notes});
+            match service.change(&builder, &entry, &failed).await {
+                Ok(Some(after)) if !after.enabled => End::Known,
+                Ok(_) => End::Trouble(WebServiceError::NoEntry),
+                Err(error) => End::Trouble(error),
+            }
+        }
+    }
+}
