@@ -255,12 +255,16 @@ pub(crate) fn transport(error: &reqwest::Error) -> ClientError {
     ClientError::Transport(describe(error))
 }
 
-/// An HTTP client that follows nothing, uses no proxy and speaks HTTP/1 only.
+/// An HTTP client that follows nothing, uses no proxy and speaks HTTP/1 only, with a connection for each
+/// request: a server may close one that it has kept, just as it is used again, and what is fetched is too rare
+/// for that risk.
 pub(crate) fn http_client(
     tls: ClientConfig,
     settings: EndpointSettings,
 ) -> reqwest::Result<reqwest::Client> {
-    http_builder(tls, settings).build()
+    http_builder(tls, settings)
+        .pool_max_idle_per_host(0)
+        .build()
 }
 
 fn http_builder(tls: ClientConfig, settings: EndpointSettings) -> reqwest::ClientBuilder {

@@ -45,6 +45,38 @@ async fn fetch(url: &str, username: &str, password: &str) -> Result<Bucket, Down
     Ok(bucket)
 }
 
+/// Answers one request a connection and keeps the connection, but drops it with the next request on it, as a
+/// server does whose patience ends just then.
+async fn impatient() -> std::net::SocketAddr {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = [0; 4096];
+                let got = stream.read(&mut head).await.unwrap();
+                let first = head[..got].starts_with(b"GET /first");
+                let answer = if first {
+                    redirect("/second")
+                } else {
+                    ok("content")
+                };
+                stream.write_all(&answer).await.unwrap();
+                drop(stream.read(&mut head).await);
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_the_server_drops_costs_no_download() {
+    let address = impatient().await;
+    let bucket = fetch(&format!("http://{address}/first"), "", "").await;
+    assert_eq!(&*bucket.unwrap().bytes, b"content");
+}
+
 #[tokio::test]
 async fn a_file_arrives_and_its_length_is_known_first() {
     let origin = Origin::fixed(ok("content")).await;
