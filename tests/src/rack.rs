@@ -43,7 +43,8 @@ pub struct Slot {
 #[derive(Debug)]
 pub struct Rack {
     directory: TempDir,
-    executor: String,
+    /// Of `pandabuildd twin`, about what its boards run.
+    options: Vec<String>,
     count: usize,
     port: u16,
     daemon: Option<Child>,
@@ -56,11 +57,24 @@ impl Rack {
     /// # Errors
     /// It does not start; the error holds the end of its log.
     pub fn start(count: usize, executor: &str) -> Result<Self> {
+        Self::start_with(count, &["--executor", executor])
+    }
+
+    /// As [`Rack::start`], with boards that run `agent` in the place of the project's own.
+    ///
+    /// # Errors
+    /// It does not start; the error holds the end of its log.
+    pub fn start_with_agent(count: usize, agent: &Path) -> Result<Self> {
+        let agent = agent.to_str().context("the agent's path is not UTF-8")?;
+        Self::start_with(count, &["--agent-program", agent])
+    }
+
+    fn start_with(count: usize, options: &[&str]) -> Result<Self> {
         // Short: the paths of Unix sockets are limited.
         let directory = TempDir::with_prefix_in("panda-", "/tmp")?;
         let mut rack = Self {
             directory,
-            executor: executor.to_owned(),
+            options: options.iter().map(|&option| option.to_owned()).collect(),
             count,
             port: free_ports(count)?,
             daemon: None,
@@ -81,7 +95,7 @@ impl Rack {
             .args(["--listen", &format!("127.0.0.1:{}", self.port)])
             .arg("--state")
             .arg(self.state())
-            .args(["--executor", &self.executor]);
+            .args(&self.options);
         let mut daemon = self.spawn(&mut command)?;
         let lines = lines_of(&mut daemon)?;
         self.daemon = Some(daemon);
@@ -188,6 +202,19 @@ impl Rack {
         let path = self.directory.path().join(name);
         fs::create_dir_all(&path)?;
         Ok(path)
+    }
+
+    /// The most memory that the running daemon has had so far, in KiB.
+    ///
+    /// # Errors
+    /// None runs, or the kernel does not say.
+    pub fn memory_peak(&self) -> Result<u64> {
+        let daemon = self.daemon.as_ref().context("no daemon runs")?;
+        let status = fs::read_to_string(format!("/proc/{}/status", daemon.id()))?;
+        let peak = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next());
+        Ok(peak.context("no VmHWM")?.parse()?)
     }
 
     /// All that the daemons wrote.
