@@ -195,6 +195,12 @@ impl Manager {
         &self.jobs[job.0].cookie
     }
 
+    /// Whether a builder has not been disabled.
+    #[must_use]
+    pub fn is_in_service(&self, builder: BuilderNo) -> bool {
+        self.builders[builder.0].in_service
+    }
+
     /// The job that a builder has.
     #[must_use]
     pub fn job_of(&self, builder: BuilderNo) -> Option<JobNo> {

@@ -12,7 +12,7 @@ use panda_http::endpoint::EndpointSettings;
 use panda_http::{BuilderClient, ClientLimits, Endpoint, pinned};
 use panda_protocol::launchpad::xml::{Limits, decode_answer, encode_call};
 use panda_protocol::launchpad::{Call, EnsurePresent, StatusReport, Sum};
-use panda_tests::manager_model::{Answer, Failure};
+use panda_tests::manager_model::{Answer, Failure, Mode};
 use panda_tests::programs::program;
 use panda_tests::rack::{Rack, Slot};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -32,6 +32,7 @@ pub(crate) type Failed = (Failure, String);
 /// One builder.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
+    mode: Mode,
     name: String,
     address: String,
     files: BuilderClient,
@@ -40,10 +41,11 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    pub(crate) fn new(rack: &Rack, slot: &Slot) -> Result<Self> {
+    pub(crate) fn new(rack: &Rack, slot: &Slot, mode: Mode) -> Result<Self> {
         let tls = pinned::public_client_config()?;
         let endpoint = Endpoint::new(&slot.url, tls, EndpointSettings::default())?;
         Ok(Self {
+            mode,
             name: slot.name.clone(),
             address: slot
                 .url
@@ -95,6 +97,16 @@ impl Caller {
 
     pub(crate) async fn status(&self, limit: Duration) -> Result<Answer, Failed> {
         let value = self.call(&Call::Status, limit).await?;
+        // Neither manager can read the other's.
+        let is_own = match value {
+            Value::Struct(_) => !self.mode.is_2011(),
+            Value::Array(_) => self.mode.is_2011(),
+            _ => false,
+        };
+        if !is_own {
+            let seen = "status: not of this manager's dialect".to_owned();
+            return Err((Failure::Malformed, seen));
+        }
         let report = StatusReport::from_value(&value)
             .map_err(|error| (Failure::Malformed, error.to_string()))?;
         Ok(Answer::Status(report.status))

@@ -12,7 +12,7 @@ mod run;
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use panda_tests::manager_model::Mode;
 
 use run::{Run, run};
@@ -21,8 +21,9 @@ use run::{Run, run};
 fn usual(mode: Mode) -> Run {
     Run {
         mode,
+        rack: mode,
         slots: 3,
-        cycles: 40,
+        cycles: 24,
         scan: Duration::from_millis(150),
     }
 }
@@ -48,6 +49,30 @@ fn the_manager_of_2011_counts_nothing_with_builders_that_are_not_virtualised() -
 }
 
 #[test]
+fn a_rack_that_speaks_to_another_era_is_found_out() -> Result<()> {
+    for (mode, rack) in [
+        (Mode::Virtual2011, Mode::Command),
+        (Mode::Plain, Mode::Plain2011),
+    ] {
+        let wrong = Run {
+            rack,
+            slots: 1,
+            cycles: 1,
+            ..usual(mode)
+        };
+        let told = match run(&wrong) {
+            Ok(()) => String::new(),
+            Err(error) => format!("{error:#}"),
+        };
+        ensure!(
+            told.contains("Disabled(Call(\"status\", Malformed))"),
+            "{mode:?} on a rack for {rack:?}: {told:?}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
 #[ignore = "as long as one likes: scripts/soak runs it"]
 fn soak() -> Result<()> {
     let number = |name: &str, default: u64| match std::env::var(name) {
@@ -68,6 +93,7 @@ fn soak() -> Result<()> {
         })?;
     run(&Run {
         mode: *mode,
+        rack: *mode,
         slots: usize::try_from(number("PANDA_SLOTS", 3)?)?,
         cycles: usize::try_from(number("PANDA_CYCLES", 200)?)?,
         scan: Duration::from_millis(number("PANDA_SCAN_MS", 150)?),

@@ -33,6 +33,8 @@ use crate::plan::{Kind, Planned, When, jobs};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Run {
     pub(crate) mode: Mode,
+    /// What the rack is set up for.
+    pub(crate) rack: Mode,
     pub(crate) slots: usize,
     pub(crate) cycles: usize,
     /// From the end of one scan to the next.
@@ -47,7 +49,7 @@ const SHOWN: usize = 20;
 /// Runs it, and demands that all went well.
 pub(crate) fn run(run: &Run) -> Result<()> {
     let mut rack = Rack::start(run.slots, &executor("cycle.sh", &[]))?;
-    let configured = configure(&mut rack, run.mode)?;
+    let configured = configure(&mut rack, run.rack)?;
     rack.wait_fresh()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -57,7 +59,11 @@ pub(crate) fn run(run: &Run) -> Result<()> {
         .and_then(|history| history.judge(run).map(|()| history))
         .with_context(|| end_of(&rack.log()))?;
     rack.wait_fresh()?;
-    one_boot_one_build(&rack, &history).with_context(|| end_of(&rack.log()))?;
+    let boots = one_boot_one_build(&rack, &history).with_context(|| end_of(&rack.log()))?;
+    println!(
+        "{:?}: {} builds on {} slots in {:.0?}, {boots} boots, nothing counted",
+        run.mode, run.cycles, run.slots, history.lasted
+    );
     if configured {
         // The boards belong to `twin`: it takes them down.
         rack.kill()?;
@@ -95,6 +101,8 @@ struct History {
     retries: BTreeMap<String, Planned>,
     /// What was seen of each failure.
     notes: Vec<String>,
+    /// How long the run took.
+    lasted: Duration,
 }
 
 /// What the builders' tasks share.
@@ -127,6 +135,7 @@ async fn drive(run: &Run, rack: &Rack) -> Result<History> {
         planned: Vec::new(),
         retries: BTreeMap::new(),
         notes: Vec::new(),
+        lasted: Duration::ZERO,
     };
     let mut before_was_retried = false;
     for job in planned {
@@ -145,7 +154,7 @@ async fn drive(run: &Run, rack: &Rack) -> Result<History> {
     });
     let mut tasks = JoinSet::new();
     for (number, slot) in rack.slots().iter().enumerate() {
-        let caller = Caller::new(rack, slot)?;
+        let caller = Caller::new(rack, slot, run.mode)?;
         let scanner = Scanner {
             builder: BuilderNo(number),
             caller,
@@ -156,10 +165,12 @@ async fn drive(run: &Run, rack: &Rack) -> Result<History> {
     let limit = CYCLE_LIMIT * u32::try_from(run.cycles)?;
     let in_time = timeout(limit, tasks.join_all()).await.is_ok();
     let shared = Arc::into_inner(shared).context("a builder's task is still there")?;
-    let history = shared
+    let lasted = shared.now();
+    let mut history = shared
         .history
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
+    history.lasted = lasted;
     if !in_time {
         bail!("not over within {limit:?}\n{}", history.told());
     }
@@ -172,10 +183,11 @@ impl History {
         self.planned.push(job);
     }
 
-    /// Whether every job is over, and this builder ready for another.
+    /// Whether every job is over, and this builder ready for another; or whether no builder is left.
     fn is_over(&self, builder: BuilderNo) -> bool {
         let clean = self.manager.cleanness(builder) == Cleanness::Clean;
-        self.manager.is_done() && self.retries.is_empty() && (clean || self.manager.is_2011())
+        let done = self.manager.is_done() && self.retries.is_empty();
+        !self.manager.is_in_service(builder) || (done && (clean || self.manager.is_2011()))
     }
 
     /// Demands that nothing was counted, and that every job ended as it should.
@@ -378,8 +390,9 @@ impl Scanner {
     }
 }
 
-/// Every build that was handed over ran on a boot that had no other, by the daemon's own evidence.
-fn one_boot_one_build(rack: &Rack, history: &History) -> Result<()> {
+/// Every build that was handed over ran on a boot that had no other, by the daemon's own evidence; how many boots
+/// there were.
+fn one_boot_one_build(rack: &Rack, history: &History) -> Result<usize> {
     let mut ids = BTreeSet::new();
     for (number, slot) in rack.slots().iter().enumerate() {
         let ask = ["boots", &slot.name, "--json", "--limit", "1000"];
@@ -402,7 +415,7 @@ fn one_boot_one_build(rack: &Rack, history: &History) -> Result<()> {
             slot.name
         );
     }
-    Ok(())
+    Ok(ids.len())
 }
 
 /// The end of a log, for an error.
