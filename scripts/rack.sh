@@ -21,7 +21,8 @@ end_work() {
     trap '' INT TERM HUP
     stop_rack
     if [ -n "$WORK" ]; then
-        if [ $status != 0 ] && [ -s "$WORK/rack.log" ]; then
+        # Not after a Ctrl-C: then nothing is wrong with the rack.
+        if [ $status != 0 ] && [ $status -lt 128 ] && [ -s "$WORK/rack.log" ]; then
             say 'The last lines of the rack:'
             tail -n 30 "$WORK/rack.log"
         fi
@@ -40,7 +41,8 @@ ensure_chroot() {
 # start_rack BIN PORT: sets URL to the builder's.
 start_rack() {
     local tries=600
-    "$1/pandabuildd" twin --slots 1 --listen "127.0.0.1:$2" --state "$WORK/state" \
+    # In a session of its own: a Ctrl-C goes to what uses the rack first, which then leaves its builder clean.
+    setsid "$1/pandabuildd" twin --slots 1 --listen "127.0.0.1:$2" --state "$WORK/state" \
         >"$WORK/slots.json" 2>"$WORK/rack.log" &
     RACK=$!
     # It prints a JSON line for each slot once it listens.
