@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub(crate) struct Toy {
     pub(crate) obeys: bool,
     /// Its log has one byte more each time that it is asked for.
     pub(crate) drips: bool,
+    /// It does not answer `status`.
+    pub(crate) silent: AtomicBool,
     /// The fault that `abort` is answered with.
     pub(crate) abort_fault: Option<&'static str>,
 }
@@ -55,6 +58,7 @@ impl Toy {
             reports: Mutex::default(),
             obeys: true,
             drips: false,
+            silent: AtomicBool::new(false),
             abort_fault: None,
         })
     }
@@ -113,6 +117,9 @@ impl BuilderService for Toy {
         };
         match call {
             Call::Status => {
+                if self.silent.load(Ordering::Relaxed) {
+                    std::future::pending::<()>().await;
+                }
                 let status = self.status.borrow().clone();
                 let report = StatusReport {
                     version: None,

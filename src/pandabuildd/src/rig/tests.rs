@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -361,6 +362,19 @@ async fn a_rom_while_the_agent_is_awaited_means_that_the_board_has_restarted() {
         daemon.reset(1).await,
         "handshake: a boot ROM came to the port",
     );
+}
+
+#[tokio::test]
+async fn a_rom_while_the_worker_is_asked_means_that_the_board_has_restarted() {
+    let rack = rack();
+    rack.toy.silent.store(true, Ordering::Relaxed);
+    let mut daemon = rack.start().await;
+    let restart = async {
+        rack.toy.until_called("status", 1).await;
+        rack.board.put(rom(2));
+    };
+    let (event, ()) = tokio::join!(daemon.reset(1), restart);
+    failed(event, "proof: a boot ROM came to the port");
 }
 
 #[tokio::test]
