@@ -220,20 +220,22 @@ impl History {
         Ok(())
     }
 
+    /// What a person needs to know of a run that went wrong: the harm first.
     fn told(&self) -> String {
-        let harm =
-            self.manager.reports().iter().filter(|report| {
-                report.what.is_harm() || matches!(report.what, What::FailedScan(_))
-            });
-        let harm = harm.map(|report| format!("{report:?}"));
+        let reports = || self.manager.reports().iter();
+        let harm = reports().filter(|report| report.what.is_harm());
+        let scans = reports().filter(|report| matches!(report.what, What::FailedScan(_)));
+        let reports = harm.take(SHOWN).chain(scans.take(SHOWN));
         let open = self.planned.iter().enumerate().filter_map(|(number, job)| {
             let open = self.manager.end(JobNo(number)).is_none();
             open.then(|| format!("open: {} ({:?})", job.call.build_id, job.kind))
         });
-        let lines = harm
-            .take(SHOWN)
-            .chain(self.notes.iter().take(SHOWN).cloned());
-        lines.chain(open.take(SHOWN)).collect::<Vec<_>>().join("\n")
+        reports
+            .map(|report| format!("{report:?}"))
+            .chain(self.notes.iter().take(SHOWN).cloned())
+            .chain(open.take(SHOWN))
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 }
 
