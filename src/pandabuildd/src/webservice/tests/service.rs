@@ -171,7 +171,7 @@ impl Fake {
                 .is_some_and(|(method, _)| *method == head.method);
             due.then(|| state.tricks.pop_front().unwrap().1)
         };
-        let well = || self.well(&head.method, text(IF_MATCH), &body);
+        let well = || self.well(&head.method, text(IF_MATCH).as_deref(), &body);
         match trick {
             None => well(),
             Some(Trick::Status(status)) => {
@@ -207,12 +207,12 @@ impl Fake {
         }
     }
 
-    fn well(&self, method: &Method, if_match: Option<String>, body: &Bytes) -> Response<Body> {
+    fn well(&self, method: &Method, if_match: Option<&str>, body: &Bytes) -> Response<Body> {
         let mut state = self.state.lock().unwrap();
         let etag = format!("\"read-{}\"", state.version);
         let mut status = StatusCode::OK;
         if *method == Method::PATCH {
-            if if_match.as_ref() != Some(&etag) {
+            if if_match != Some(etag.as_str()) {
                 return text_response(StatusCode::PRECONDITION_FAILED, "");
             }
             let changes: Value = serde_json::from_slice(body).unwrap();

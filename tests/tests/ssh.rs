@@ -1,0 +1,220 @@
+//! The manager's command over a real OpenSSH, as operations do it: a key with a forced command.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::unistd::{User, getuid};
+use panda_tests::programs::{program, run, run_ok};
+use panda_tests::rack::Rack;
+use panda_tests::source::executor;
+
+const SSHD: &str = "/usr/sbin/sshd";
+/// Where sshd locks itself up; Debian's package makes it only when its service starts.
+const PRIVSEP: &str = "/run/sshd";
+/// Calls at once.
+const CALLS: usize = 20;
+
+#[test]
+fn twenty_resets_at_once_succeed_over_ssh_and_nothing_else_does() -> Result<()> {
+    if !Path::new(SSHD).exists() || run(Command::new("ssh").arg("-V")).is_err() {
+        eprintln!("skipped: no {SSHD} or ssh: scripts/setup installs them");
+        return Ok(());
+    }
+    let rack = Rack::start(2, &executor("hello.sh", &[]))?;
+    let server = Sshd::start(&rack)?;
+
+    // No board is ready yet: each call waits, and calls of one slot share its reset.
+    let calls: Vec<Child> = (0..CALLS)
+        .map(|n| {
+            let name = if n % 2 == 0 { "panda01" } else { "panda02" };
+            let mut call = server.call("resets", &["ppa-reset", name]);
+            Ok(call.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
+        })
+        .collect::<Result<_>>()?;
+    for call in calls {
+        let output = call.wait_with_output()?;
+        ensure!(
+            output.status.success() && output.stderr.is_empty(),
+            "{output:?}\n{}\n{}",
+            server.log(),
+            rack.log()
+        );
+    }
+    for slot in rack.slots() {
+        assert_eq!(rack.boots(&slot.name)?.len(), 1, "one boot for all calls");
+    }
+
+    for command in [
+        "",
+        "id",
+        "ppa-reset",
+        "ppa-reset panda01; id",
+        "ppa-reset 'panda01'",
+        "ppa-reset \"panda01\"",
+        "ppa-reset --no-wait panda01",
+        "ppa-reset  panda01",
+        "ppa-reset panda01 ",
+        "ppa-reset $(id)",
+        "slots",
+        "serve --config /etc/passwd",
+    ] {
+        let output = run(&mut server.call("resets", &[command]))?;
+        refused(&output).with_context(|| format!("{command:?}: {output:?}"))?;
+        let recorded = "refused over SSH from=\"127.0.0.1 ";
+        ensure!(rack.log().contains(recorded), "{}", rack.log());
+        ensure!(
+            rack.log().contains(&format!("command={command:?}")),
+            "{command:?} is not recorded:\n{}",
+            rack.log()
+        );
+    }
+
+    // A role that the key's line adds.
+    let shown = run_ok(&mut server.call("roles", &["slots"]))?;
+    ensure!(shown.contains("panda02  fresh"), "{shown}");
+    refused(&run(&mut server.call("roles", &["slots --json"]))?)?;
+    refused(&run(&mut server.call("roles", &["boots panda01"]))?)?;
+    // One that only triggers.
+    run_ok(&mut server.call("triggers", &["ppa-reset panda02"]))?;
+    // A slot that is not there is the program's own refusal.
+    let unknown = run(&mut server.call("resets", &["ppa-reset panda99"]))?;
+    let error = String::from_utf8_lossy(&unknown.stderr);
+    ensure!(
+        unknown.status.code() == Some(1) && error.lines().count() == 1 && error.contains("panda99"),
+        "{unknown:?}"
+    );
+    drop(server);
+    rack.stop()
+}
+
+fn refused(output: &Output) -> Result<()> {
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(1), "{}", output.status);
+    ensure!(output.stdout.is_empty(), "it said something");
+    ensure!(
+        error.lines().count() == 1 && error.contains("refused") && error.contains("(recorded)"),
+        "{error}"
+    );
+    Ok(())
+}
+
+/// An OpenSSH server of the test's own, with one key for each way that a manager may have.
+struct Sshd {
+    directory: PathBuf,
+    port: u16,
+    user: String,
+    process: Child,
+}
+
+impl Sshd {
+    fn start(rack: &Rack) -> Result<Self> {
+        // Its parent must be nobody else's, and so must its keys.
+        let directory = rack.scratch("ssh")?;
+        for key in ["host", "resets", "roles", "triggers"] {
+            run_ok(
+                Command::new("ssh-keygen")
+                    .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+                    .arg(directory.join(key)),
+            )?;
+        }
+        let socket = rack.state().join("control.sock");
+        let program = program("pandabuildd")?;
+        let mut authorized = String::new();
+        for (key, options) in [
+            ("resets", "--timeout 120"),
+            ("roles", "--allow slots"),
+            ("triggers", "--no-wait"),
+        ] {
+            let public = fs::read_to_string(directory.join(format!("{key}.pub")))?;
+            authorized += &format!(
+                "restrict,command=\"{} ssh-command {options} --socket {}\" {public}",
+                program.display(),
+                socket.display()
+            );
+        }
+        fs::write(directory.join("authorized_keys"), authorized)?;
+        if getuid().is_root() {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(PRIVSEP)?;
+        }
+        let user = User::from_uid(getuid())?.context("no such user")?.name;
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let config = format!(
+            "Port {port}\nListenAddress 127.0.0.1\nHostKey {0}/host\nAuthorizedKeysFile {0}/authorized_keys\n\
+             PidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
+             PermitRootLogin prohibit-password\nMaxStartups 100\n",
+            directory.display()
+        );
+        fs::write(directory.join("sshd_config"), config)?;
+        let log = fs::File::create(directory.join("log"))?;
+        let process = Command::new(SSHD)
+            .args(["-D", "-e", "-f"])
+            .arg(directory.join("sshd_config"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()?;
+        let mut server = Self {
+            directory,
+            port,
+            user,
+            process,
+        };
+        server.wait_until_it_listens()?;
+        Ok(server)
+    }
+
+    fn wait_until_it_listens(&mut self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            if let Some(status) = self.process.try_wait()? {
+                bail!("sshd ended with {status}:\n{}", self.log());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "sshd does not listen:\n{}",
+                self.log()
+            );
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// A call with a key, as the manager makes it.
+    fn call(&self, key: &str, command: &[&str]) -> Command {
+        let mut ssh = Command::new("ssh");
+        ssh.args(["-F", "none", "-T", "-p", &self.port.to_string(), "-i"])
+            .arg(self.directory.join(key))
+            .args(["-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes"])
+            .args([
+                "-o",
+                "StrictHostKeyChecking=no",
+                "-o",
+                "UserKnownHostsFile=/dev/null",
+            ])
+            .args(["-o", "LogLevel=ERROR", "-o", "ConnectTimeout=60"])
+            .arg(format!("{}@127.0.0.1", self.user))
+            .args(command.iter().filter(|word| !word.is_empty()))
+            .stdin(Stdio::null());
+        ssh
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
