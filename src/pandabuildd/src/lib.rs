@@ -11,7 +11,7 @@
 //! - `filecache`: the rack's inputs
 //! - `ledger`: SQLite: slots, boots, steps, attempts
 //! - `rack`: assembles all of it, and runs it until it is told to stop
-//! - `console`: what boards say on their serial consoles, kept
+//! - `console`: what boards say on their serial consoles, recorded
 //! - `control`: the Unix socket for operators, and Launchpad's reset
 //! - `webservice`: tells Launchpad's web service what became of a reset
 //! - `cli`: one file a subcommand

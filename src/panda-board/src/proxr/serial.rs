@@ -71,7 +71,7 @@ impl ProxrSerialSettings {
         Contact::new(self.bank, self.relay, self.normally_closed)
     }
 
-    /// Whether both speak to one relay board in one way; devices are told apart by who knows their names.
+    /// Whether both speak to their relay boards in one way.
     #[must_use]
     pub fn same_pace(&self, other: &Self) -> bool {
         let paces = |settings: &Self| (settings.baud, settings.answer_ms, settings.pause_ms);

@@ -18,8 +18,8 @@ use panda_protocol::launchpad::Dialect;
 use serde::Deserialize;
 use toml::Spanned;
 
-pub use self::error::ConfigError;
 pub use self::driver::{ConsoleSettings, PipeSettings, PowerSettings, TwinSettings};
+pub use self::error::ConfigError;
 use self::slot::FileSlot;
 pub use self::slot::{NetworkSettings, SlotSettings};
 use crate::boot::BootSettings;

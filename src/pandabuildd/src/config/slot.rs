@@ -1,41 +1,80 @@
 //! `[[slot]]`: a place in the rack with a board in it.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use panda_protocol::boot_toml::Network;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::driver::{self, ConsoleSettings, DriverTable, PipeSettings, PowerSettings};
+use super::error::Problem;
 use crate::boot::ExpectedBoard;
 
-/// One slot.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// One slot as it is written.
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct FileSlot {
+    pub(super) name: Spanned<String>,
+    #[serde(default)]
+    pub(super) hosts: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(super) listen: Option<Spanned<SocketAddr>>,
+    pub(super) link: Spanned<SocketAddr>,
+    #[serde(default)]
+    pub(super) network: Option<Spanned<NetworkSettings>>,
+    #[serde(default)]
+    board: ExpectedBoard,
+    pub(super) power: Spanned<DriverTable<PowerSettings>>,
+    pub(super) pipe: Spanned<DriverTable<PipeSettings>>,
+    #[serde(default)]
+    pub(super) console: Option<Spanned<DriverTable<ConsoleSettings>>>,
+}
+
+/// One slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotSettings {
     /// Its name: one label of a host name.
     pub name: Spanned<String>,
     /// The host names that Launchpad knows it by; its own name where none is given.
-    #[serde(default)]
     pub hosts: Vec<Spanned<String>>,
     /// An address of its own; calls there are for this slot whatever `Host` says.
-    #[serde(default)]
     pub listen: Option<Spanned<SocketAddr>>,
     /// Where its board's agent listens for the master.
     pub link: Spanned<SocketAddr>,
     /// The board's network.
-    #[serde(default)]
     pub network: Option<Spanned<NetworkSettings>>,
     /// Which board belongs here.
-    #[serde(default)]
     pub board: ExpectedBoard,
     /// The board's supply.
-    pub power: TwinSocket,
+    pub power: PowerSettings,
     /// The port of its OTG.
-    pub pipe: TwinSocket,
+    pub pipe: PipeSettings,
     /// Its serial console, where there is one.
-    #[serde(default)]
-    pub console: Option<TwinSocket>,
+    pub console: Option<ConsoleSettings>,
+}
+
+impl FileSlot {
+    /// With the drivers' tables read and checked, and relative paths taken from `base`.
+    pub(super) fn settings(self, base: &Path) -> Result<SlotSettings, Problem> {
+        let power = self.power.get_ref().settings(self.power.span())?;
+        let pipe = self.pipe.get_ref().settings(self.pipe.span())?;
+        let console = match &self.console {
+            Some(table) => Some(table.get_ref().settings(table.span())?),
+            None => None,
+        };
+        Ok(SlotSettings {
+            name: self.name,
+            hosts: self.hosts,
+            listen: self.listen,
+            link: self.link,
+            network: self.network,
+            board: self.board,
+            power: driver::based(power, base),
+            pipe: driver::based(pipe, base),
+            console: console.map(|console| driver::based(console, base)),
+        })
+    }
 }
 
 impl SlotSettings {
@@ -63,16 +102,6 @@ impl SlotSettings {
             Some(settings) => settings.get_ref().network(name),
             None => NetworkSettings::default().network(name),
         }
-    }
-
-    /// With relative paths taken from `base`.
-    pub(super) fn based(mut self, base: &Path) -> Self {
-        let drivers = [&mut self.power, &mut self.pipe];
-        for driver in drivers.into_iter().chain(&mut self.console) {
-            let socket = driver.socket.get_mut();
-            *socket = super::from(base, socket);
-        }
-        self
     }
 }
 
@@ -103,22 +132,4 @@ impl NetworkSettings {
             mac: self.mac.clone(),
         }
     }
-}
-
-/// A driver for a virtual board: one of its three sockets.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TwinSocket {
-    /// The only driver so far.
-    pub driver: TwinDriver,
-    /// The socket's path.
-    pub socket: Spanned<PathBuf>,
-}
-
-/// The driver of a virtual board.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TwinDriver {
-    /// `panda-twin`.
-    Twin,
 }

@@ -75,10 +75,10 @@ fn a_right_file_is_taken_whole_with_paths_from_its_directory() {
     let config = parse(RACK).unwrap();
     assert_eq!(config.rack.state_dir, Path::new("/etc/state"));
     assert_eq!(config.rack.image, Path::new("/images/good"));
-    assert_eq!(
-        config.slots[0].power.socket.get_ref(),
-        Path::new("/etc/b/1/power")
-    );
+    let twin = TwinSettings {
+        socket: "/etc/b/1/power".into(),
+    };
+    assert_eq!(config.slots[0].power, PowerSettings::Twin(twin));
     assert_eq!(
         config.slots[0].host_names().collect::<Vec<_>>(),
         ["panda01.rack.example"]
@@ -125,7 +125,7 @@ fn a_wrong_type_or_missing_key_names_its_line() {
     assert!(text.contains("missing field `name`"), "{text}");
     let text = error("driver = \"twin\"", "driver = \"usb\"");
     assert!(
-        text.contains("line 16") && text.contains("`twin`"),
+        text.contains("line 16") && text.contains("\"twin\""),
         "{text}"
     );
     let text = error("name = \"rack1\"", "name = \"rack1\"\ndialect = \"2012\"");
@@ -278,6 +278,185 @@ fn a_network_that_no_board_could_take_is_refused() {
             .to_string();
         assert!(
             text.contains(&format!("line 30: slot.network.{key}: expected")),
+            "{text}"
+        );
+    }
+}
+
+/// The second slot's power table begins on line 23, its driver is on line 24.
+fn power_error(table: &str) -> String {
+    error(
+        "[slot.power]\ndriver = \"twin\"\nsocket = \"b/2/power\"",
+        &format!("[slot.power]\n{table}"),
+    )
+}
+
+#[test]
+fn each_driver_takes_its_own_keys_and_a_rack_may_mix_them() {
+    let relays = RACK.replacen(
+        "power = { driver = \"twin\", socket = \"b/1/power\" }",
+        "power = { driver = \"proxr-serial\", device = \"relays\", relay = 8 }\n\
+         console = { driver = \"serial\", device = \"/dev/ttyS1\", baud = 9600 }",
+        1,
+    );
+    let with = |table: &str| {
+        let text = relays.replace("driver = \"twin\"\nsocket = \"b/2/power\"", table);
+        parse(&text).unwrap()
+    };
+    let config = with("driver = \"proxr-tcp\"\naddress = \"10.0.0.5\"\nbank = 2\nrelay = 3");
+    let PowerSettings::ProxrSerial(serial) = &config.slots[0].power else {
+        panic!("{:?}", config.slots[0].power)
+    };
+    assert_eq!(serial.device, Path::new("/etc/relays"));
+    assert_eq!(serial.baud, 115_200);
+    assert!(serial.normally_closed);
+    let PowerSettings::ProxrTcp(tcp) = &config.slots[1].power else {
+        panic!("{:?}", config.slots[1].power)
+    };
+    assert_eq!(tcp.address.to_string(), "10.0.0.5:2101");
+    assert_eq!((tcp.bank, tcp.relay, tcp.pause_ms), (2, 3, 1_000));
+    let Some(ConsoleSettings::Serial(console)) = &config.slots[0].console else {
+        panic!("{:?}", config.slots[0].console)
+    };
+    assert_eq!(console.baud, 9_600);
+    let config = with("driver = \"command\"\nargv = [\"pdu\", \"3\", \"{state}\"]\nreads = true");
+    assert!(matches!(
+        &config.slots[1].power,
+        PowerSettings::Command(command) if command.reads
+    ));
+}
+
+#[test]
+fn a_mistake_in_a_drivers_table_has_the_line_of_its_key() {
+    for (table, says) in [
+        (
+            "driver = \"relay\"",
+            "line 24: slot.power.driver: \"relay\": expected one of [\"twin\", \"proxr-tcp\"",
+        ),
+        (
+            "socket = \"x\"",
+            "line 23: slot.power.driver: missing; expected one of",
+        ),
+        ("driver = 7", "line 24: slot.power.driver: expected one of"),
+        (
+            "driver = \"twin\"\nrelay = 1",
+            "line 25: slot.power.relay: unknown field `relay`, expected `socket`",
+        ),
+        (
+            "driver = \"twin\"",
+            "line 24: slot.power.driver: driver \"twin\": missing field `socket`",
+        ),
+        (
+            "driver = \"proxr-tcp\"\naddress = \"relays:2101\"\nrelay = 1",
+            "line 25: slot.power.address: \"relays:2101\": expected an IP address",
+        ),
+        (
+            "driver = \"proxr-tcp\"\naddress = \"10.0.0.5\"\nbank = 5\nrelay = 1",
+            "line 26: slot.power.bank: relay bank 5 does not exist; banks are 1 to 4",
+        ),
+        (
+            "driver = \"proxr-tcp\"\naddress = \"10.0.0.5\"\nrelay = 9",
+            "line 26: slot.power.relay: relay 9 does not exist",
+        ),
+        (
+            "driver = \"proxr-tcp\"\naddress = \"10.0.0.5\"\nrelay = \"one\"",
+            "line 26: slot.power.relay: invalid type: string",
+        ),
+        (
+            "driver = \"proxr-tcp\"\naddress = \"10.0.0.5\"\nrelay = 300",
+            "line 26: slot.power.relay: invalid value: integer `300`",
+        ),
+        (
+            "driver = \"proxr-serial\"\nbaud = 7\nrelay = 1\ndevice = \"x\"",
+            "line 25: slot.power.baud: expected one of [1200",
+        ),
+        (
+            "driver = \"command\"\nlimit_ms = 5\nargv = [\"pdu\", \"off\"]",
+            "line 26: slot.power.argv: expected {state} in one of the arguments",
+        ),
+    ] {
+        let text = power_error(table);
+        assert!(
+            text.starts_with(&format!("/etc/rack.toml: {says}")),
+            "{text}"
+        );
+    }
+    let text = error(
+        "link = \"127.0.0.1:8402\"",
+        "link = \"127.0.0.1:8402\"\nconsole = { driver = \"usb\" }",
+    );
+    assert!(
+        text.contains(
+            "line 23: slot.console.driver: \"usb\": expected one of [\"twin\", \"serial\", \"tcp\"]"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_only_one_slot_can_have_is_refused_to_the_second() {
+    let with_one = |power: &str, console: &str| {
+        RACK.replacen(
+            "power = { driver = \"twin\", socket = \"b/1/power\" }\n",
+            &format!("power = {power}\nconsole = {console}\n"),
+            1,
+        )
+    };
+    let tcp = "{ driver = \"proxr-tcp\", address = \"10.0.0.5\", relay = 1 }";
+    let serial = "{ driver = \"proxr-serial\", device = \"/dev/relays\", relay = 1 }";
+    let console = "{ driver = \"serial\", device = \"/dev/ttyS1\" }";
+    let remote = "{ driver = \"tcp\", address = \"10.0.0.6:3001\" }";
+    for (one, two, line, says) in [
+        (
+            tcp,
+            "driver = \"proxr-tcp\"\naddress = \"10.0.0.5:2101\"\nrelay = 1",
+            27,
+            "slot.power.relay: \"relay 1 of bank 1 at 10.0.0.5:2101\": slot panda01 has it already",
+        ),
+        (
+            serial,
+            "driver = \"proxr-serial\"\ndevice = \"/dev/relays\"\nrelay = 1",
+            27,
+            "slot.power.relay: \"relay 1 of bank 1 at /dev/relays\": slot panda01",
+        ),
+        (
+            serial,
+            "driver = \"proxr-serial\"\ndevice = \"/dev/ttyS1\"\nrelay = 1",
+            26,
+            "slot.power.device: \"/dev/ttyS1\": this is a console already",
+        ),
+        (
+            tcp,
+            "driver = \"proxr-tcp\"\naddress = \"10.0.0.5\"\nrelay = 2\npause_ms = 2",
+            24,
+            "slot.power: slot panda01 is on the same relay board",
+        ),
+        (
+            serial,
+            "driver = \"proxr-serial\"\ndevice = \"/dev/relays\"\nbaud = 9600\nrelay = 2",
+            24,
+            "slot.power: slot panda01 is on the same relay board",
+        ),
+    ] {
+        let text = with_one(one, console).replace("driver = \"twin\"\nsocket = \"b/2/power\"", two);
+        let text = parse(&text).unwrap_err().to_string();
+        assert!(
+            text.starts_with(&format!("/etc/rack.toml: line {line}: {says}")),
+            "{text}"
+        );
+    }
+    for (console, key) in [(console, "device"), (remote, "address")] {
+        let twice = with_one(tcp, console) + &format!("console = {console}\n");
+        // After [slot.pipe], so as a table of its own.
+        let twice = twice.replace(
+            "socket = \"b/2/pipe\"\nconsole = ",
+            "socket = \"b/2/pipe\"\n[slot.console]\n#",
+        );
+        let table = console.trim_matches(['{', '}', ' ']).replace(", ", "\n");
+        let text = parse(&format!("{twice}{table}\n")).unwrap_err().to_string();
+        assert!(
+            text.contains(&format!("slot.console.{key}: "))
+                && text.contains("slot panda01 has it already"),
             "{text}"
         );
     }

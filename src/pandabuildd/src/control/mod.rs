@@ -2,6 +2,7 @@
 //! daemon's own user may open; [`wire`] is what goes over it, [`client`] is the command line's end.
 
 pub mod client;
+mod console;
 mod ppa;
 mod server;
 pub mod wire;

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::describe;
 use super::ppa::Rpc;
 use super::wire::{Answer, Ask, MAX_ASK, MAX_BOOTS, Question, Reply, ResetEnd, SlotInfo, VERSION};
+use crate::console::Consoles;
 use crate::ledger::Ledger;
 use crate::slot::SlotHandle;
 use crate::webservice::Duty;
@@ -55,6 +56,8 @@ pub(super) fn long_hint(path: &Path) -> &'static str {
 pub struct Desk {
     /// The slots, in the order of `rack.toml`.
     pub slots: Vec<Operated>,
+    /// What their consoles have said.
+    pub consoles: Consoles,
     /// For the history of boots.
     pub ledger: Ledger,
     /// Which manager the rack speaks to.
@@ -214,6 +217,12 @@ impl Desk {
                 tracing::warn!(?from, ?command, "refused over SSH");
                 Answer::Recorded
             }
+            Ask::Console {
+                slot,
+                boot,
+                from,
+                wait_seconds,
+            } => self.console(&slot, boot, from, wait_seconds).await,
             Ask::Boots { slot, limit } => self.boots(slot.as_deref(), limit).await,
         }
     }

@@ -5,9 +5,18 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use http::{Request, StatusCode};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use panda_http::ServerSettings;
+use panda_http::body::bytes_response;
 use panda_http::pinned::public_client_config;
+use panda_protocol::launchpad::xml::{self, Fault};
+use panda_protocol::launchpad::{BuildCall, BuildId, Sum};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{ControlError, ask};
@@ -15,7 +24,7 @@ use super::wire::{Answer, Ask, ResetEnd};
 use super::*;
 use crate::ledger::Ledger;
 use crate::slot::{self, SlotHandle};
-use crate::testing::ScriptedHands;
+use crate::testing::{Asked, ScriptedHands};
 
 struct Daemon {
     _state: tempfile::TempDir,
@@ -50,6 +59,7 @@ async fn daemon_at(rpc: SocketAddr) -> Daemon {
             rpc: Rpc::new("panda01.example", rpc, public_client_config().unwrap()).unwrap(),
             duty: None,
         }],
+        consoles: Default::default(),
         ledger,
         dialect: Dialect::Current,
         virtualized: true,
@@ -78,6 +88,16 @@ async fn slots(socket: &Path, wait: Option<u64>) -> (SlotInfo, bool) {
     {
         Answer::Slots { mut slots, in_time } => (slots.remove(0), in_time),
         other => panic!("{other:?}"),
+    }
+}
+
+fn build() -> BuildCall {
+    BuildCall {
+        build_id: BuildId::try_from("PACKAGEBUILD-1".to_owned()).unwrap(),
+        build_type: "binarypackage".into(),
+        chroot: Sum("aa".into()),
+        filemap: Default::default(),
+        args: Default::default(),
     }
 }
 
@@ -144,6 +164,189 @@ async fn a_reset_of_a_fresh_slot_is_ready_at_once_and_one_under_way_is_waited_fo
         "{answer:?}"
     );
     assert_eq!(daemon.slot.view().slot.boot, boot, "nothing was powered");
+}
+
+/// An RPC that faults so many times, then answers `echo`.
+async fn rpc(faults: usize) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let handler = move |request: Request<Incoming>, _| {
+        let before = counted.fetch_add(1, Ordering::SeqCst);
+        async move {
+            let host = request.headers().get(http::header::HOST).cloned();
+            assert!(
+                host.unwrap()
+                    .to_str()
+                    .unwrap()
+                    .starts_with("panda01.example")
+            );
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            let (method, params) = xml::decode_call(&body, &xml::Limits::default()).unwrap();
+            assert_eq!(method, "echo");
+            let answer = if before < faults {
+                Err(Fault {
+                    code: 8002,
+                    text: "not yet".into(),
+                })
+            } else {
+                Ok(dxr::Value::Array(params))
+            };
+            let answer = xml::encode_answer(&answer).unwrap();
+            bytes_response(StatusCode::OK, "text/xml", answer)
+        }
+    };
+    let settings = ServerSettings::default();
+    tokio::spawn(panda_http::serve(
+        listener,
+        None,
+        settings,
+        CancellationToken::new(),
+        handler,
+    ));
+    (address, calls)
+}
+
+fn ppa_reset(name: &str, wait_ms: Option<u64>) -> Ask {
+    Ask::PpaReset {
+        name: name.to_owned(),
+        wait_ms,
+    }
+}
+
+fn end(answer: Result<Answer, ControlError>) -> ResetEnd {
+    match answer {
+        Ok(Answer::Reset { end, .. }) => end,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn refused(answer: Result<Answer, ControlError>) -> String {
+    match answer {
+        Err(ControlError::Refused(reason)) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn launchpads_reset_gives_up_what_the_slot_has_and_ends_when_its_rpc_answers() {
+    let (address, calls) = rpc(2).await;
+    let daemon = daemon_at(address).await;
+    daemon.hands.reset_well().await;
+    daemon.slot.build(build()).await.unwrap();
+    let live = daemon.slot.view();
+    assert!(live.slot.live().is_some());
+    let socket = daemon.socket.clone();
+    let limit = Duration::from_secs(60);
+    let waiting = tokio::spawn(async move {
+        ask(&socket, ppa_reset("PANDA01.Example", Some(60_000)), limit).await
+    });
+    let boot = live.slot.boot;
+    let cut = |asked| matches!(asked, Asked::Cut(next) if next > boot).then_some(());
+    daemon.hands.until(cut).await;
+    assert_eq!(
+        calls.load(Ordering::SeqCst),
+        0,
+        "nothing is asked of a slot between boots"
+    );
+    daemon.hands.reset_well().await;
+    assert_eq!(end(waiting.await.unwrap()), ResetEnd::Fresh);
+    assert_eq!(calls.load(Ordering::SeqCst), 3, "asked until it answered");
+    assert!(daemon.slot.view().is_idle());
+    // Fresh already: nothing is powered, and its RPC is asked all the same.
+    let boot = daemon.slot.view().slot.boot;
+    assert_eq!(
+        end(ask(&daemon.socket, ppa_reset("panda01", Some(60_000)), limit).await),
+        ResetEnd::Fresh
+    );
+    assert_eq!(daemon.slot.view().slot.boot, boot);
+    assert_eq!(calls.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test]
+async fn a_slot_whose_rpc_does_not_answer_is_not_ready() {
+    // Nothing listens at its address.
+    let daemon = daemon().await;
+    daemon.hands.reset_well().await;
+    let answer = ask(
+        &daemon.socket,
+        ppa_reset("panda01", Some(700)),
+        Duration::from_secs(1),
+    )
+    .await;
+    let reason = refused(answer);
+    assert!(
+        reason.contains("panda01: fresh, but its RPC does not answer"),
+        "{reason}"
+    );
+}
+
+#[tokio::test]
+async fn launchpads_reset_that_takes_too_long_goes_on_and_the_next_call_joins_it() {
+    let (address, _) = rpc(0).await;
+    let daemon = daemon_at(address).await;
+    let limit = Duration::from_secs(60);
+    let first = ask(&daemon.socket, ppa_reset("panda01", Some(1)), limit).await;
+    assert_eq!(end(first), ResetEnd::UnderWay);
+    let boot = daemon.slot.view().slot.boot;
+    let socket = daemon.socket.clone();
+    let second =
+        tokio::spawn(async move { ask(&socket, ppa_reset("panda01", Some(60_000)), limit).await });
+    daemon.hands.reset_well().await;
+    assert_eq!(end(second.await.unwrap()), ResetEnd::Fresh);
+    assert_eq!(daemon.slot.view().slot.boot, boot, "one boot for both");
+}
+
+#[tokio::test]
+async fn a_triggered_reset_is_answered_at_once() {
+    let daemon = daemon().await;
+    let answer = ask(
+        &daemon.socket,
+        ppa_reset("panda01.example", None),
+        Duration::ZERO,
+    )
+    .await;
+    assert_eq!(end(answer), ResetEnd::UnderWay);
+}
+
+#[tokio::test]
+async fn a_held_slot_refuses_launchpads_reset_with_its_reason() {
+    let daemon = daemon().await;
+    daemon.slot.hold("new supply".into()).await.unwrap();
+    for wait in [None, Some(60_000)] {
+        let reason = refused(
+            ask(
+                &daemon.socket,
+                ppa_reset("panda01", wait),
+                Duration::from_secs(60),
+            )
+            .await,
+        );
+        assert!(
+            reason.contains("panda01: held by an operator: new supply"),
+            "{reason}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn names_that_are_nobodys_are_refused_in_one_short_line() {
+    let daemon = daemon().await;
+    let long = "x".repeat(10_000);
+    for name in [
+        "panda02",
+        "",
+        "panda01.other",
+        "panda0",
+        "panda01\nx",
+        "pand\u{e4}",
+        &long,
+    ] {
+        let reason = refused(ask(&daemon.socket, ppa_reset(name, None), Duration::ZERO).await);
+        assert!(reason.contains("no slot"), "{reason}");
+        assert!(reason.len() < 300 && !reason.contains('\n'), "{reason}");
+    }
 }
 
 #[tokio::test]

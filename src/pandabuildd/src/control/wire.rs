@@ -12,6 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::console::Place;
 use crate::ledger::BootHistory;
 
 /// The version that this code speaks.
@@ -59,6 +60,17 @@ pub enum Ask {
         /// web service.
         wait_ms: Option<u64>,
     },
+    /// Some of what a slot's console has said.
+    Console {
+        /// The slot.
+        slot: String,
+        /// In this boot only.
+        boot: Option<u64>,
+        /// From there on; from the last boot's, or that boot's, beginning where none is given.
+        from: Option<Place>,
+        /// Where there is nothing yet, wait for it, at most this long.
+        wait_seconds: Option<u64>,
+    },
     /// Record that a command over SSH was refused.
     SshRefused {
         /// Where it came from, as sshd says.
@@ -95,6 +107,13 @@ pub enum Answer {
         slots: Vec<SlotInfo>,
         /// Whether what was waited for came in time; true where nothing was.
         in_time: bool,
+    },
+    /// To [`Ask::Console`].
+    Console {
+        /// Whole lines, or the beginning of the last one; nothing at the end.
+        text: String,
+        /// Where to go on; none while there is no log at all.
+        next: Option<Place>,
     },
     /// To [`Ask::SshRefused`].
     Recorded,

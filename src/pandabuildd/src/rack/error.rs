@@ -67,6 +67,16 @@ pub enum RackError {
         /// Why.
         source: ClientError,
     },
+    /// A driver that cannot work here.
+    #[error("slot {slot}: [slot.{table}]: {problem}")]
+    Driver {
+        /// The slot.
+        slot: String,
+        /// `power` or `console`.
+        table: &'static str,
+        /// `key: what is wrong`.
+        problem: String,
+    },
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ControlServerError),

@@ -7,6 +7,7 @@
 //! stop   ─▶ no slot says IDLE any more ─▶ calls in flight end ─▶ slots let go of their boards, which go on
 //! ```
 
+mod drivers;
 mod error;
 mod state;
 
@@ -15,19 +16,21 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use panda_board::twin::{TwinPort, TwinPower};
+use panda_board::Power;
+use panda_board::twin::TwinPort;
 use panda_http::pinned::public_client_config;
 use panda_http::{Identity, ServerSettings};
 use panda_slot::{AttemptNo, Slot};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub use self::error::RackError;
 pub use self::state::StateLock;
-use crate::config::{Config, SlotSettings};
-use crate::console;
+use crate::config::{Config, PipeSettings, SlotSettings};
+use crate::console::{self, Consoles, Current, Recorder};
 use crate::control::{self, Desk, Operated, Rpc};
 use crate::depot::{Depot, Inputs};
 use crate::filecache::{self, Filecache};
@@ -70,6 +73,7 @@ impl Rack {
         let webservice = config.webservice.clone().map(WebService::new).transpose()?;
         let webservice = webservice.map(Arc::new);
         let rpcs = rpcs(&config)?;
+        let powers = drivers::powers(&config)?;
         let listeners = Listeners::bind(&config).await?;
         let control = control::bind(&state.join(control::SOCKET))?;
 
@@ -109,18 +113,26 @@ impl Rack {
         let mut hosts = Hosts::default();
         let mut fronts = Vec::new();
         let mut operated = Vec::new();
+        let mut consoles = Consoles::new();
         let mut prepared = Vec::new();
-        for settings in &config.slots {
-            prepared.push(assembly.prepare(settings).await?);
+        for (settings, power) in config.slots.iter().zip(powers) {
+            prepared.push(assembly.prepare(settings, power).await?);
         }
         // Nothing can be refused any more: from here on boards are touched.
-        for ((settings, prepared), rpc) in config.slots.iter().zip(prepared).zip(rpcs) {
+        for ((settings, mut prepared), rpc) in config.slots.iter().zip(prepared).zip(rpcs) {
             let owed = prepared.duty;
+            let recorded = prepared.console.take();
             let (handle, front) = assembly.begin(settings, prepared);
-            if let Some(console) = &settings.console {
-                let log = state.join("slots").join(handle.name()).join(console::LOG);
-                let socket = console.socket.get_ref().clone();
-                others.spawn(console::keep(socket, log, stop_others.clone()));
+            if let Some((recorder, log, told)) = recorded {
+                let ledger = assembly.ledger.clone();
+                consoles.insert(handle.name().to_owned(), log);
+                others.spawn(console::follow(
+                    handle.clone(),
+                    ledger,
+                    told,
+                    stop_others.clone(),
+                ));
+                others.spawn(recorder.run(stop_others.clone()));
             }
             others.spawn(release_after_resets(
                 handle.clone(),
@@ -148,6 +160,7 @@ impl Rack {
         let slots = operated.iter().map(|slot| slot.handle.clone()).collect();
         let desk = Desk {
             slots: operated,
+            consoles,
             ledger: assembly.ledger.clone(),
             dialect: config.rack.dialect,
             virtualized: config.rack.virtualized,
@@ -281,7 +294,11 @@ struct Assembly<'a> {
 
 impl Assembly<'_> {
     /// All of a slot that can fail; no board is touched.
-    async fn prepare(&self, settings: &SlotSettings) -> Result<Prepared, RackError> {
+    async fn prepare(
+        &self,
+        settings: &SlotSettings,
+        power: Arc<dyn Power>,
+    ) -> Result<Prepared, RackError> {
         let name = settings.name.get_ref();
         let initial = self.ledger.load_slot(name).await?;
         let duty = self.ledger.duty(name).await?;
@@ -290,14 +307,16 @@ impl Assembly<'_> {
             let path = self.state.join("slots").join(name);
             RackError::State { path, source }
         })?;
+        let console = self.console(settings)?;
+        let PipeSettings::Twin(pipe) = &settings.pipe;
         let rig = Rig::new(RigParts {
             slot: name.clone(),
             link: *settings.link.get_ref(),
             depot_address: self.config.depot.address(),
             network: settings.network(),
             expected: settings.board,
-            power: Arc::new(TwinPower::new(settings.power.socket.get_ref())),
-            port: Arc::new(TwinPort::spawn(settings.pipe.socket.get_ref())),
+            power,
+            port: Arc::new(TwinPort::spawn(&pipe.socket)),
             sense: None,
             image: self.image.clone(),
             master: self.master.clone(),
@@ -309,6 +328,7 @@ impl Assembly<'_> {
             guest: self.config.guest.clone(),
         })?;
         Ok(Prepared {
+            console,
             initial,
             duty,
             results,
@@ -316,9 +336,24 @@ impl Assembly<'_> {
         })
     }
 
+    /// The recorder of a slot's console, where it has one.
+    fn console(&self, settings: &SlotSettings) -> Result<Option<Recorded>, RackError> {
+        let Some(source) = &settings.console else {
+            return Ok(None);
+        };
+        let slot = self.state.join("slots").join(settings.name.get_ref());
+        let path = slot.join(console::DIRECTORY);
+        let (told, current) = watch::channel(Current::default());
+        match Recorder::new(source.clone(), &path, current) {
+            Ok((recorder, log)) => Ok(Some((recorder, log, told))),
+            Err(source) => Err(RackError::State { path, source }),
+        }
+    }
+
     /// Begins the slot's life.
     fn begin(&self, settings: &SlotSettings, prepared: Prepared) -> (SlotHandle, Arc<SlotFront>) {
         let Prepared {
+            console: _,
             initial,
             duty: _,
             results,
@@ -347,8 +382,12 @@ impl Assembly<'_> {
     }
 }
 
+/// A console's recorder, its logs, and what tells it which boot it is.
+type Recorded = (Recorder, console::ConsoleLog, watch::Sender<Current>);
+
 /// A slot before its life begins.
 struct Prepared {
+    console: Option<Recorded>,
     initial: Option<Slot>,
     /// What an earlier daemon has left to tell Launchpad.
     duty: Option<AttemptNo>,

@@ -146,6 +146,7 @@ fn free_port(address: IpAddr, taken: &mut HashSet<u16>) -> anyhow::Result<u16> {
 
 #[cfg(test)]
 mod tests {
+    use crate::config::PipeSettings;
     use super::*;
 
     fn config(plan: &Plan) -> Config {
@@ -167,8 +168,9 @@ mod tests {
         );
         assert_eq!(config.front.listen.unwrap().to_string(), "127.0.0.1:8221");
         assert_eq!(config.rack.state_dir, Path::new("/state"));
+        let PipeSettings::Twin(pipe) = &config.slots[1].pipe;
         assert_eq!(
-            config.slots[1].pipe.socket.get_ref(),
+            pipe.socket,
             Path::new("/state/twin/boards/panda02/pipe.sock")
         );
     }

@@ -1,0 +1,150 @@
+//! Keeps what boards say on their serial consoles, for people: recorded with the time, in a log for each boot,
+//! bounded, without secrets ([`clean`]). Nothing is decided by it. Each slot's recorder is started by
+//! [`crate::rack`]; `pandabuildd console` reads the logs over the control socket.
+//!
+//! ```text
+//! driver (serial, TCP, twin) ─bytes─▶ clean ─lines─▶ log of this boot ─▶ control socket
+//!     ▲ opened again after a growing pause     ▲ secrets of this boot and its build, from the ledger
+//! ```
+
+mod clean;
+mod log;
+mod secrets;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use panda_board::twin::TwinConsole;
+use panda_board::{BoardError, Console};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+pub use self::clean::{Secrets, harmless};
+pub use self::log::{ConsoleLog, DIRECTORY, Place};
+pub use self::secrets::{Current, follow};
+use crate::config::ConsoleSettings;
+use clean::Cleaner;
+
+/// The logs of every slot that has a console, by the slot's name.
+pub type Consoles = BTreeMap<String, ConsoleLog>;
+
+/// After so long a silence the beginning of a line is shown.
+const QUIET: Duration = Duration::from_millis(500);
+/// The pauses before a console that went away is opened again.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// One slot's recorder.
+#[derive(Debug)]
+pub struct Recorder {
+    source: ConsoleSettings,
+    writer: log::Writer,
+    current: watch::Receiver<Current>,
+}
+
+impl Recorder {
+    /// Of the console `source`, into logs in `directory`; `current` says which boot it is.
+    ///
+    /// # Errors
+    /// The directory cannot be made.
+    pub fn new(
+        source: ConsoleSettings,
+        directory: &Path,
+        current: watch::Receiver<Current>,
+    ) -> io::Result<(Self, ConsoleLog)> {
+        let (writer, log) = log::open(directory)?;
+        let recorder = Self {
+            source,
+            writer,
+            current,
+        };
+        Ok((recorder, log))
+    }
+
+    /// Records until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.record() => {}
+        }
+    }
+
+    async fn record(&mut self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let said = match open(&self.source).await {
+                Ok(mut console) => match self.record_open(console.as_mut()).await {
+                    Ok(said) => said,
+                    Err(error) => {
+                        tracing::error!(%error, "a console's log cannot be written");
+                        false
+                    }
+                },
+                Err(error) => {
+                    tracing::debug!(%error, "a console cannot be opened");
+                    false
+                }
+            };
+            if said {
+                pause = FIRST_PAUSE;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Until the console goes away: whether it has said anything.
+    async fn record_open(&mut self, console: &mut dyn Console) -> io::Result<bool> {
+        let mut cleaner = Cleaner::default();
+        let mut said = false;
+        loop {
+            let read = if cleaner.holds() {
+                timeout(QUIET, console.read()).await.ok()
+            } else {
+                Some(console.read().await)
+            };
+            let Current { boot, secrets } = self.current.borrow().clone();
+            let stamp = stamp();
+            let mut text = String::new();
+            match read {
+                Some(Ok(bytes)) => {
+                    if !std::mem::replace(&mut said, true) {
+                        text = format!("{stamp} --- console opened ---\n");
+                    }
+                    cleaner.push(&bytes, &secrets, &stamp, &mut text);
+                }
+                Some(Err(error)) => {
+                    cleaner.finish(&secrets, &stamp, &mut text);
+                    if said {
+                        tracing::debug!(%error, "a console went away");
+                        text += &format!("{stamp} --- console went away ---\n");
+                        self.writer.append(boot, &text).await?;
+                    }
+                    return Ok(said);
+                }
+                None => cleaner.quiet(&secrets, &stamp, &mut text),
+            }
+            if !text.is_empty() {
+                self.writer.append(boot, &text).await?;
+            }
+        }
+    }
+}
+
+async fn open(source: &ConsoleSettings) -> Result<Box<dyn Console>, BoardError> {
+    match source {
+        ConsoleSettings::Twin(twin) => Ok(Box::new(TwinConsole::connect(&twin.socket).await?)),
+        ConsoleSettings::Serial(serial) => serial.open(),
+        ConsoleSettings::Tcp(tcp) => tcp.open().await,
+    }
+}
+
+fn stamp() -> String {
+    let now = jiff::Timestamp::now();
+    now.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
