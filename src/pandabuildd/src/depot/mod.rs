@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use crate::guest::difference;
 use crate::ledger::BootSecrets;
 
-/// Connections at once from one address. An agent needs two; a board that opens more must not take the
+/// Connections at once from one board. An agent needs two; a board that opens more must not take the
 /// places of others.
 const PER_ADDRESS: usize = 64;
 /// How long a report may take to arrive.
@@ -123,10 +123,11 @@ impl Depot {
             let shared = handler_shared.clone();
             async move { shared.answer(request, &peer).await }
         };
-        let settings = ServerSettings {
-            connections_per_address: settings.connections_per_address.min(PER_ADDRESS),
-            ..settings
-        };
+        // A listener that cannot tell its address has a bound that fits a rack.
+        let loopback = listener
+            .local_addr()
+            .is_ok_and(|address| address.ip().is_loopback());
+        let settings = bounded(settings, loopback);
         let task = tokio::spawn(serve(listener, Some(tls), settings, stop, handler));
         Ok((Self { shared }, task))
     }
@@ -174,6 +175,18 @@ impl Depot {
         if let Some(admitted) = self.shared.boots().get_mut(slot) {
             admitted.inputs = inputs;
         }
+    }
+}
+
+/// What boards' connections may cost. In a rack an address is a board; on loopback all boards are one
+/// address, which a bound for one board would starve.
+fn bounded(settings: ServerSettings, loopback: bool) -> ServerSettings {
+    if loopback {
+        return settings;
+    }
+    ServerSettings {
+        connections_per_address: settings.connections_per_address.min(PER_ADDRESS),
+        ..settings
     }
 }
 

@@ -228,3 +228,20 @@ async fn an_image_with_a_root_file_system_has_it_served() {
     let got = get(&place.client(&secrets), ROOTFS_PATH).await;
     assert_eq!(got, (200, b"root file system".to_vec()));
 }
+
+#[test]
+fn one_board_has_few_connections_and_a_rack_on_loopback_enough_for_all() {
+    let settings = ServerSettings::default();
+    let in_a_rack = bounded(settings, false);
+    assert_eq!(in_a_rack.connections_per_address, 64);
+    assert!(in_a_rack.connections_per_address * 4 < settings.connections);
+    // 99 boards, each with a connection for its report and one for its inputs.
+    assert!(bounded(settings, true).connections_per_address >= 2 * 99);
+    let strict = ServerSettings {
+        connections_per_address: 3,
+        ..settings
+    };
+    for loopback in [false, true] {
+        assert_eq!(bounded(strict, loopback), strict);
+    }
+}
