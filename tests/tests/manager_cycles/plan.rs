@@ -27,7 +27,7 @@ pub(crate) enum Kind {
 pub(crate) enum When {
     /// As soon as it was handed over.
     Dispatched,
-    /// When it was seen to build.
+    /// When its log had begun.
     Building,
 }
 

@@ -287,9 +287,17 @@ impl Scanner {
         };
         let mut history = self.shared.lock();
         let now = match status {
-            Status::Building { .. } => Kind::Endless(When::Building),
+            // Its own words are in the log: what has arrived must not be lost.
+            Status::Building { logtail, .. }
+                if logtail.windows(6).any(|part| part == b"cycle:") =>
+            {
+                Kind::Endless(When::Building)
+            }
             Status::Waiting { .. } => Kind::TooLate,
-            Status::Idle | Status::Aborting { .. } | Status::Aborted { .. } => return,
+            Status::Building { .. }
+            | Status::Idle
+            | Status::Aborting { .. }
+            | Status::Aborted { .. } => return,
         };
         if history.planned[job.0].kind == now {
             history.manager.cancel(job);
