@@ -69,7 +69,7 @@ pub async fn order(chain: Chain) -> Result<Ordered, Failure> {
 }
 
 impl Ordered {
-    /// Gathers evidence of the cut while the board is held without power; see [`super::evidence`].
+    /// Gathers evidence of the cut while the board is held without power; see `super::evidence`.
     ///
     /// # Errors
     /// Anything on the port, power that is still there, or evidence weaker than `require_cut`.

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Every step has a time limit ([`BootSettings`]) and is recorded with its time, good or bad, by
-//! [`Chain::step`] before the next one starts. What fails is a [`Failure`] that names its step. A chain
+//! `Chain::step` before the next one starts. What fails is a [`Failure`] that names its step. A chain
 //! that is dropped on its way (a new cut cancels it) releases the port and leaves the board to that cut.
 
 mod asic;

@@ -85,6 +85,8 @@ impl BootSettings {
         let must_be_given = [
             ("power_ms", self.power_ms),
             ("port_clears_ms", self.port_clears_ms),
+            // No hold is no cut: nothing would be seen of it.
+            ("cut_hold_ms", self.cut_hold_ms),
             ("rom_window_ms", self.rom_window_ms),
             ("asic_id_ms", self.asic_id_ms),
             ("second_stage_ms", self.second_stage_ms),
@@ -102,7 +104,6 @@ impl BootSettings {
         let may_be_zero = [
             ("cut_delay_max_ms", self.cut_delay_max_ms),
             ("gadget_leaves_ms", self.gadget_leaves_ms),
-            ("cut_hold_ms", self.cut_hold_ms),
             ("write_pause_ms", self.write_pause_ms),
             ("read_pause_ms", self.read_pause_ms),
         ];
@@ -215,6 +216,7 @@ mod tests {
     fn settings_out_of_range_name_their_key() {
         for (text, key) in [
             ("rom_window_ms = 0", "rom_window_ms"),
+            ("cut_hold_ms = 0", "cut_hold_ms"),
             ("cut_hold_ms = 3600001", "cut_hold_ms"),
             ("transfer_bytes = 1000", "transfer_bytes"),
             ("require_cut = \"presence\"", "require_cut"),

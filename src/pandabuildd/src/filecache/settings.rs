@@ -66,6 +66,13 @@ impl FilecacheSettings {
                 return Err(format!("{key}: expected at least one byte"));
             }
         }
+        // Else a file that is allowed would be refused when a build needs it.
+        if self.file_max_bytes > self.max_bytes {
+            return Err(format!(
+                "file_max_bytes: expected at most max_bytes ({}), got {}",
+                self.max_bytes, self.file_max_bytes
+            ));
+        }
         Ok(())
     }
 
@@ -83,6 +90,16 @@ impl FilecacheSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_file_may_not_be_larger_than_the_whole_cache() {
+        let check = |text: &str| toml::from_str::<FilecacheSettings>(text).unwrap().check();
+        assert_eq!(check("max_bytes = 7\nfile_max_bytes = 7"), Ok(()));
+        assert_eq!(
+            check("max_bytes = 7\nfile_max_bytes = 8"),
+            Err("file_max_bytes: expected at most max_bytes (7), got 8".to_owned())
+        );
+    }
 
     #[test]
     fn the_defaults_pass_their_own_check_and_nothing_may_be_zero() {

@@ -10,10 +10,10 @@
 //! ```
 //!
 //! # Layout
-//! - [`link`]: the authenticated connection to one board's agent in one boot
+//! - `link`: the authenticated connection to one board's agent in one boot
 //! - [`prove`]: a board that has run nothing proves itself again
 //! - [`dispatch`], [`follow`], [`collect`], [`abort`]: a build's life on its board
-//! - [`log`]: the build log on its way here; [`results`]: a slot's results on the master's disk
+//! - `log`: the build log on its way here; `results`: a slot's results on the master's disk
 
 mod abort;
 mod collect;
