@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Output, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -196,21 +196,25 @@ impl WebService {
     }
 
     fn state(&self) -> Entry {
-        self.shared.0.lock().expect("sound").clone()
+        self.shared
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn change(&self, change: impl Fn(&mut Entry)) {
-        let mut entry = self.shared.0.lock().expect("sound");
+        let mut entry = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut entry);
         entry.version += 1;
     }
 
     fn wait_for(&self, what: &str, wanted: impl Fn(&Entry) -> bool) -> Result<()> {
         let (entry, changed) = &*self.shared;
-        let entry = entry.lock().expect("sound");
+        let entry = entry.lock().unwrap_or_else(PoisonError::into_inner);
         let (entry, _) = changed
             .wait_timeout_while(entry, LIMIT, |entry| !wanted(entry))
-            .expect("sound");
+            .unwrap_or_else(PoisonError::into_inner);
         ensure!(wanted(&entry), "waited in vain for {what}: {entry:?}");
         Ok(())
     }
@@ -234,7 +238,7 @@ fn answer(stream: TcpStream, shared: &(Mutex<Entry>, Condvar)) -> Result<()> {
     reader.read_exact(&mut body)?;
     let mut status = "200 OK";
     let text = {
-        let mut entry = shared.0.lock().expect("sound");
+        let mut entry = shared.0.lock().unwrap_or_else(PoisonError::into_inner);
         let etag = format!("\"e{}\"", entry.version);
         if !head.contains(" /devel/builders/panda01 ") || !head.contains("hush-hush") {
             status = "404 Not Found";

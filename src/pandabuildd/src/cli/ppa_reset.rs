@@ -52,7 +52,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
 }
 
 async fn reset(args: &Args, until: Instant) -> anyhow::Result<Exit> {
-    let answer = ask(&args.socket.socket, args, until).await?;
+    let answer = match ask(&args.socket.socket, args, until).await {
+        Ok(answer) => answer,
+        // One line, whatever an operator wrote into a hold.
+        Err(error) => bail!("{}", super::slots::one_line(&error.to_string())),
+    };
     let Answer::Reset { slot, end } = answer else {
         bail!("the daemon answered another question");
     };

@@ -83,11 +83,8 @@ impl Desk {
             "Launchpad resets"
         );
         if wait_ms.is_none()
-            && let Some(duty) = &slot.duty
-            // Before the reset: a reset that nobody tells Launchpad of leaves the builder waiting for ever.
-            && let Err(error) = duty.begin(slot.handle.view().slot.attempt).await
+            && let Err(reason) = self.owe(slot).await
         {
-            let reason = format!("{own}: {error}");
             return Answer::Refused { reason };
         }
         let begun = match slot.handle.reset().await {
@@ -119,6 +116,22 @@ impl Desk {
             slot: self.describe(slot),
             end,
         }
+    }
+
+    /// Writes down that Launchpad is to be told of the end. Before the reset: one that nobody tells Launchpad
+    /// of leaves the builder waiting for ever.
+    async fn owe(&self, slot: &Operated) -> Result<(), String> {
+        let own = slot.handle.name();
+        let Some(duty) = &slot.duty else {
+            tracing::warn!(
+                slot = own,
+                "no [webservice]: somebody else has to tell Launchpad when the slot is clean"
+            );
+            return Ok(());
+        };
+        let attempt = slot.handle.view().slot.attempt;
+        let begun = duty.begin(attempt).await;
+        begun.map_err(|error| format!("{own}: {error}"))
     }
 
     /// The one slot that goes by `name`: its own name, a host name of its, or the first label of one.

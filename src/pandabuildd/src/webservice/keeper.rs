@@ -20,6 +20,8 @@ const MAILBOX: usize = 8;
 /// How often an entry must say Clean before that is believed where we did not ask for it: what is read may be
 /// a little older than what was written.
 const SIGHTINGS: u32 = 2;
+/// What operators see until the slot is ready.
+const OWED: &str = "the web service is to be told when the slot is clean";
 /// The most characters of a failed slot's reason that Launchpad is told.
 const MAX_NOTES: usize = 1000;
 
@@ -133,7 +135,7 @@ impl Keeper {
         duty: Option<AttemptNo>,
     ) -> (Self, Duty) {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
-        let (note, noted) = watch::channel(None);
+        let (note, noted) = watch::channel(duty.map(|_| OWED.to_owned()));
         let builder = service.settings().builder(slot.name()).into();
         let keeper = Self {
             slot,
@@ -230,7 +232,7 @@ impl Keeper {
         if recorded.is_ok() {
             self.duty = Some(attempt);
             self.start_over();
-            self.say("the web service is to be told when the slot is clean".to_owned());
+            self.say(OWED.to_owned());
         }
         if reply.send(recorded).is_err() {
             tracing::debug!(slot = self.slot.name(), "who began a duty has gone");
@@ -295,7 +297,7 @@ impl Keeper {
         self.end().await;
     }
 
-    /// A duty that cannot be forgotten is kept: then the entry says Clean, or a build has come.
+    /// A duty that cannot be forgotten is kept and looked at again: its entry says Clean, or a build has come.
     async fn end(&mut self) {
         match self.ledger.end_duty(self.slot.name()).await {
             Ok(()) => {
@@ -305,10 +307,6 @@ impl Keeper {
             }
             Err(error) => {
                 tracing::warn!(slot = self.slot.name(), %error, "a duty cannot be forgotten");
-                sleep(Duration::from_millis(
-                    self.service.settings().first_pause_ms,
-                ))
-                .await;
             }
         }
     }

@@ -192,6 +192,55 @@ mod tests {
     }
 
     #[test]
+    fn builders_are_of_slots_that_are_there_and_no_two_slots_are_one() {
+        let parse = |builders: &str| {
+            let slot = |name, port| {
+                let twin = |what| {
+                    format!("{what} = {{ driver = \"twin\", socket = \"{name}.{what}\" }}\n")
+                };
+                format!(
+                    "[[slot]]\nname = \"{name}\"\nlink = \"127.0.0.1:{port}\"\n{}{}",
+                    twin("power"),
+                    twin("pipe")
+                )
+            };
+            let text = format!(
+                "[rack]\nname = \"r\"\nstate_dir = \"s\"\nimage = \"i\"\n[front]\nlisten = \"127.0.0.1:1\"\n\
+                 [depot]\nlisten = \"127.0.0.1:2\"\n[webservice]\ncredentials = \"lp\"\n{builders}\n{}{}",
+                slot("panda01", 3),
+                slot("panda02", 4)
+            );
+            crate::config::Config::parse(&text, std::path::Path::new("/etc/rack.toml"))
+        };
+        let config = parse("builders = { panda01 = \"x\" }").unwrap();
+        let settings = config.webservice.unwrap();
+        assert_eq!(settings.credentials, PathBuf::from("/etc/lp"));
+        assert_eq!(
+            ["panda01", "panda02"].map(|slot| settings.builder(slot)),
+            ["x", "panda02"]
+        );
+        for (builders, problem) in [
+            ("builders = { panda03 = \"x\" }", "there is no such slot"),
+            (
+                "builders = { panda01 = \"panda02\" }",
+                "are both \"panda02\"",
+            ),
+            (
+                "builders = { panda01 = \"-\" }",
+                "expected a builder's name",
+            ),
+            ("url = \"http://lp.example/\"", "expected https://"),
+        ] {
+            let error = parse(builders).unwrap_err().to_string();
+            assert!(
+                error.starts_with("/etc/rack.toml: line 10: webservice."),
+                "{error}"
+            );
+            assert!(error.contains(problem), "{error}");
+        }
+    }
+
+    #[test]
     fn pauses_grow_to_their_bound() {
         let settings = parse("first_pause_ms = 10\nmost_pause_ms = 35");
         let mut pause = Duration::ZERO;
