@@ -233,7 +233,7 @@ mod tests {
         ] {
             let error = parse(builders).unwrap_err().to_string();
             assert!(
-                error.starts_with("/etc/rack.toml: line 10: webservice."),
+                error.starts_with("/etc/rack.toml: line 11: webservice."),
                 "{error}"
             );
             assert!(error.contains(problem), "{error}");
