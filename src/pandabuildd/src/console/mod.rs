@@ -1,5 +1,5 @@
 //! Keeps what boards say on their serial consoles, for people: recorded with the time, in a log for each boot,
-//! bounded, without secrets ([`clean`]). Nothing is decided by it. Each slot's recorder is started by
+//! bounded, without secrets (`clean`). Nothing is decided by it. Each slot's recorder is started by
 //! [`crate::rack`]; `pandabuildd console` reads the logs over the control socket.
 //!
 //! ```text
