@@ -3,6 +3,7 @@
 
 mod boots;
 mod chroot;
+mod console;
 mod ppa_reset;
 mod programs;
 mod reset;
@@ -48,6 +49,8 @@ enum Subcommands {
     PpaReset(ppa_reset::Args),
     /// What a key of Launchpad's may do over SSH, as its forced command
     SshCommand(ssh_command::Args),
+    /// Show what a slot's board says on its serial console
+    Console(console::Args),
     /// Make chroot tarballs
     Chroot(chroot::Args),
 }
@@ -124,6 +127,7 @@ pub async fn run(cli: Cli) -> Exit {
         Subcommands::Boots(args) => boots::run(args).await,
         Subcommands::PpaReset(args) => ppa_reset::run(args).await,
         Subcommands::SshCommand(args) => ssh_command::run(args).await,
+        Subcommands::Console(args) => console::run(args).await,
         Subcommands::Chroot(args) => chroot::run(args).await,
     };
     ended.unwrap_or_else(|error| {
@@ -236,6 +240,8 @@ mod tests {
             "reset panda01 --no-wait --force",
             "boots",
             "boots panda01 --json",
+            "console panda01 --follow",
+            "console panda01 --boot 12 --socket /run/x",
             "ppa-reset panda01.rack1.example --no-wait --timeout 20",
             "ssh-command --allow slots --allow boots --no-wait --timeout 20 --socket /run/x",
             "chroot build --suite bookworm --arch armhf --output c.tar.zst --mirror http://mirror.example/debian",

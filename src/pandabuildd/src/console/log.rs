@@ -91,7 +91,7 @@ impl ConsoleLog {
     /// Waits until the log has grown since this reader was made, or last waited. Pends when nobody writes it.
     pub async fn grown(&mut self) {
         if self.grown.changed().await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
@@ -197,11 +197,11 @@ impl Writer {
                 part: 0,
                 offset: 0,
             });
-            let size = |place: Place| match std::fs::metadata(directory.join(place.file_name())) {
+            place.offset = match std::fs::metadata(directory.join(place.file_name())) {
                 Ok(metadata) => metadata.len(),
-                Err(_) => 0,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+                Err(error) => return Err(error),
             };
-            place.offset = size(place);
             if place.offset >= PART_BYTES {
                 place.part += 1;
                 place.offset = 0;

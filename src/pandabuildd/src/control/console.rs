@@ -91,3 +91,87 @@ async fn once(
         None => (String::new(), None),
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use panda_protocol::launchpad::Dialect;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::UnixListener;
+    use tokio::sync::watch;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::config::{ConsoleSettings, TwinSettings};
+    use crate::console::{Consoles, Current, Recorder};
+    use crate::control::client::{ControlError, ask};
+    use crate::control::wire::Ask;
+    use crate::control::{SOCKET, bind, serve};
+    use crate::ledger::Ledger;
+
+    fn console(boot: Option<u64>, from: Option<Place>, wait_seconds: Option<u64>) -> Ask {
+        Ask::Console {
+            slot: "panda01".into(),
+            boot,
+            from,
+            wait_seconds,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_console_is_read_on_from_where_it_was_and_waited_for() {
+        let state = tempfile::tempdir().unwrap();
+        let twin = TwinSettings {
+            socket: state.path().join("console.sock"),
+        };
+        let listener = UnixListener::bind(&twin.socket).unwrap();
+        let (current, watch) = watch::channel(Current::default());
+        let source = ConsoleSettings::Twin(twin);
+        let (recorder, log) = Recorder::new(source, &state.path().join("console"), watch).unwrap();
+        let stop = CancellationToken::new();
+        let _stopped = stop.clone().drop_guard();
+        drop(tokio::spawn(recorder.run(stop.clone())));
+        let desk = Desk {
+            slots: Vec::new(),
+            consoles: Consoles::from([("panda01".to_owned(), log)]),
+            ledger: Ledger::open(&state.path().join("ledger")).unwrap(),
+            dialect: Dialect::Current,
+            virtualized: true,
+        };
+        let socket = state.path().join(SOCKET);
+        drop(serve(bind(&socket).unwrap(), desk, stop));
+        let asked = async |question| ask(&socket, question, Duration::from_secs(60)).await;
+
+        let nothing = asked(console(None, None, None)).await.unwrap();
+        let none = Answer::Console {
+            text: String::new(),
+            next: None,
+        };
+        assert_eq!(nothing, none);
+        let (mut board, _) = listener.accept().await.unwrap();
+        let waiting = asked(console(None, None, Some(60)));
+        let (waited, ()) = tokio::join!(waiting, async {
+            current.send_modify(|current| current.boot = 3);
+            board.write_all(b"one\n").await.unwrap();
+        });
+        let Answer::Console { text, next } = waited.unwrap() else {
+            panic!("console")
+        };
+        assert!(text.ends_with("Z one\n"), "{text}");
+        board.write_all(b"two\n").await.unwrap();
+        let Answer::Console { text, next } = asked(console(None, next, Some(60))).await.unwrap()
+        else {
+            panic!("console")
+        };
+        assert!(text.ends_with("Z two\n") && !text.contains("one"), "{text}");
+        let Answer::Console { text, .. } = asked(console(Some(3), None, None)).await.unwrap()
+        else {
+            panic!("console")
+        };
+        assert!(text.contains("one") && text.contains("two"), "{text}");
+        assert_eq!(next.unwrap().boot, 3);
+        match asked(console(Some(9), None, None)).await.unwrap_err() {
+            ControlError::Refused(reason) => assert!(reason.contains("those of [3]"), "{reason}"),
+            other => panic!("{other}"),
+        }
+    }
+}

@@ -143,6 +143,25 @@ async fn a_rack_that_is_refused_has_touched_no_board() {
 }
 
 #[tokio::test]
+async fn a_driver_that_cannot_work_here_is_refused_before_any_board_is_touched() {
+    let bench = Bench::new();
+    let mut config = bench.config();
+    let relay = "device = \"/dev/serial/by-id/none\"\nrelay = 1";
+    config.slots[1].power =
+        crate::config::PowerSettings::ProxrSerial(toml::from_str(relay).unwrap());
+    let error = Rack::start(config, bench.lock())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("slot panda02: [slot.power]: device: /dev/serial/by-id/none"),
+        "{error}"
+    );
+    let state = bench.directory.path().join("state");
+    assert!(!state.join(LEDGER).exists() && !state.join("slots").exists());
+}
+
+#[tokio::test]
 async fn an_address_in_use_is_named_with_who_wanted_it() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap();

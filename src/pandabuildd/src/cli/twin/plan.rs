@@ -146,8 +146,8 @@ fn free_port(address: IpAddr, taken: &mut HashSet<u16>) -> anyhow::Result<u16> {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::PipeSettings;
     use super::*;
+    use crate::config::PipeSettings;
 
     fn config(plan: &Plan) -> Config {
         Config::parse(&plan.text(), Path::new("/state/rack.toml")).unwrap()
