@@ -32,7 +32,7 @@ pub fn available(make: Make) -> Result<(), String> {
     };
     run_ok(Command::new(PYTHON).args(["-c", &format!("import {module}")]))
         .map(drop)
-        .map_err(|_| format!("{PYTHON} has no {module}: scripts/setup installs it"))
+        .map_err(|_| format!("{PYTHON} has no {module}: scripts/setup --tests installs it"))
 }
 
 /// Has `source` built by the builder at `url`; further options as `tests/python/` documents them. The answer is the

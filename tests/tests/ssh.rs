@@ -22,7 +22,7 @@ const CALLS: usize = 20;
 #[test]
 fn twenty_resets_at_once_succeed_over_ssh_and_nothing_else_does() -> Result<()> {
     if !Path::new(SSHD).exists() || run(Command::new("ssh").arg("-V")).is_err() {
-        eprintln!("skipped: no {SSHD} or ssh: scripts/setup installs them");
+        eprintln!("skipped: no {SSHD} or ssh: scripts/setup --tests installs them");
         return Ok(());
     }
     let rack = Rack::start(2, &executor("hello.sh", &[]))?;
