@@ -25,7 +25,7 @@ pub enum ConfigError {
     },
     /// It is not TOML, or has an unknown key, a missing one, or one of another type. The parser's text shows
     /// line and key, and what is allowed.
-    #[error("{}: {error}", path.display())]
+    #[error("{}: {error}{}", path.display(), address_hint(error))]
     Shape {
         /// The file.
         path: PathBuf,
@@ -44,6 +44,15 @@ pub enum ConfigError {
         /// What is wrong, and what is expected.
         problem: String,
     },
+}
+
+/// What the standard library's complaint about an address leaves out: what one looks like.
+fn address_hint(error: &toml::de::Error) -> &'static str {
+    if error.message().starts_with("invalid socket address") {
+        "expected IP:PORT, such as 127.0.0.1:8221 or [::1]:8221; host names are not looked up\n"
+    } else {
+        ""
+    }
 }
 
 /// A problem and where it is in the text.

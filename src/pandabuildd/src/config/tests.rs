@@ -133,6 +133,22 @@ fn a_wrong_type_or_missing_key_names_its_line() {
 }
 
 #[test]
+fn an_address_that_is_none_says_what_one_looks_like() {
+    for (from, to, line) in [
+        (
+            "listen = \"127.0.0.1:8221\"",
+            "listen = \"localhost:8221\"",
+            7,
+        ),
+        ("link = \"127.0.0.1:8402\"", "link = \"10.0.0.2\"", 22),
+    ] {
+        let text = error(from, to);
+        assert!(text.contains(&format!("line {line}")), "{text}");
+        assert!(text.contains("expected IP:PORT"), "{text}");
+    }
+}
+
+#[test]
 fn a_value_out_of_range_names_its_line_and_key() {
     let text = error_in_boot("power_ms = 5000\nrom_window_ms = 0");
     assert!(
