@@ -26,7 +26,7 @@
 //! - [`rules`]: the eras, their ways of cleaning, their times and thresholds
 //! - [`ask`]: the calls that are asked for, and their answers
 //! - [`report`]: all that the manager decides
-//! - [`pool`]: builders and jobs, and what both eras share; [`today`] and [`y2011`]: a scan's steps
+//! - [`pool`]: builders and jobs, and what both eras share; `today` and `y2011`: a scan's steps
 //! - [`judge`]: whom a counted failure is blamed on
 
 pub mod ask;

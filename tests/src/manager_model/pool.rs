@@ -1,5 +1,5 @@
 //! Builders and jobs as the manager's database has them, and what both eras do with a failure. A scan's own steps are
-//! in [`super::today`] and [`super::y2011`]. Called by whoever runs the model.
+//! in `today` and `y2011`. Called by whoever runs the model.
 
 use std::collections::VecDeque;
 use std::time::Duration;

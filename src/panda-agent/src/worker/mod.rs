@@ -393,10 +393,15 @@ fn private_dir(path: &Path) -> io::Result<()> {
 /// Less room than this is none: a verdict and the log's end would not fit.
 const LEAST_ROOM: u64 = 256 << 10;
 
+/// The kernel's numbers have 32 bits on a board and 64 elsewhere.
+fn wide(number: impl Into<u64>) -> u64 {
+    number.into()
+}
+
 /// Whether the disk that holds `path` is full.
 fn is_full(path: &Path) -> bool {
     nix::sys::statvfs::statvfs(path).is_ok_and(|disk| {
-        let bytes = disk.blocks_available().saturating_mul(disk.fragment_size());
+        let bytes = wide(disk.blocks_available()).saturating_mul(wide(disk.fragment_size()));
         bytes < LEAST_ROOM || (disk.files() > 0 && disk.files_available() == 0)
     })
 }
