@@ -1,6 +1,8 @@
 //! Bodies and small whole answers, used by every route of the front, the link and the depot.
 
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -8,8 +10,9 @@ use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Body as HttpBody;
+use hyper::body::{Body as HttpBody, Frame};
 use serde::Serialize;
+use tokio::sync::mpsc;
 
 /// The body of an answer: bytes in memory, or a file that is streamed.
 pub type Body = BoxBody<Bytes, io::Error>;
@@ -56,6 +59,32 @@ pub fn empty_response(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response
+}
+
+/// Pieces that wait in a [`piped`] body.
+const PIECES: usize = 4;
+
+/// A body that somebody else fills, piece by piece; an error breaks the connection off, so that nobody takes
+/// the part for the whole. The sender is closed when nobody reads any more.
+#[must_use]
+pub fn piped() -> (mpsc::Sender<io::Result<Bytes>>, Body) {
+    let (sender, pieces) = mpsc::channel(PIECES);
+    (sender, Piped(pieces).boxed())
+}
+
+struct Piped(mpsc::Receiver<io::Result<Bytes>>);
+
+impl HttpBody for Piped {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let piece = self.0.poll_recv(context);
+        piece.map(|piece| piece.map(|piece| piece.map(Frame::data)))
+    }
 }
 
 /// Why a request's body was not read.

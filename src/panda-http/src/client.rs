@@ -2,11 +2,12 @@
 //! `submit` to any builder. The builder may be hostile: everything it says is bounded and checked
 //! here, and every text that goes on to people is cut and without control characters.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use dxr::Value;
-use http::header::{CONTENT_RANGE, RANGE};
+use http::header::{CONTENT_RANGE, HeaderValue, RANGE};
 use http::{HeaderMap, Method, StatusCode};
 use panda_protocol::launchpad::xml::{self, Fault, Limits};
 use panda_protocol::launchpad::{BuildCall, Call, EnsurePresent, StatusReport};
@@ -239,7 +240,42 @@ impl BuilderClient {
         }
     }
 
+    /// What the builder says of the proxy of its running build; none where it has no proxy.
+    ///
+    /// # Errors
+    /// No answer, or an answer that is none.
+    pub async fn proxy_info(&self) -> Result<Option<BTreeMap<String, Value>>, ClientError> {
+        match self.call(&Call::ProxyInfo, self.limits.call_limit).await {
+            Ok(Value::Struct(fields)) => Ok(Some(fields)),
+            Ok(_) => Err(ClientError::Malformed("proxy_info")),
+            Err(ClientError::Fault { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn call(&self, call: &Call, limit: Duration) -> Result<Value, ClientError> {
+        self.exchange(call, limit)
+            .await?
+            .map_err(|Fault { code, text }| ClientError::Fault {
+                code,
+                text: clean_text(&text),
+            })
+    }
+
+    /// A call and its answer, as they are.
+    pub(crate) async fn forward(&self, call: &Call) -> Result<Result<Value, Fault>, ClientError> {
+        let limit = match call {
+            Call::EnsurePresent(_) => self.limits.ensure_limit,
+            _ => self.limits.call_limit,
+        };
+        self.exchange(call, limit).await
+    }
+
+    async fn exchange(
+        &self,
+        call: &Call,
+        limit: Duration,
+    ) -> Result<Result<Value, Fault>, ClientError> {
         let (method, params) = call.encode();
         let document = xml::encode_call(method, &params)?;
         let post = self
@@ -249,12 +285,11 @@ impl BuilderClient {
         if status != StatusCode::OK {
             return Err(ClientError::Status(status.as_u16()));
         }
-        xml::decode_answer(&answer, &self.limits.xml)?.map_err(|Fault { code, text }| {
-            ClientError::Fault {
-                code,
-                text: clean_text(&text),
-            }
-        })
+        Ok(xml::decode_answer(&answer, &self.limits.xml)?)
+    }
+
+    pub(crate) fn file_limit(&self) -> Duration {
+        self.limits.file_limit
     }
 
     async fn get_file(
@@ -262,9 +297,18 @@ impl BuilderClient {
         name: &str,
         range: Option<String>,
     ) -> Result<reqwest::Response, ClientError> {
-        let mut request = self
-            .endpoint
-            .request(Method::GET, &format!("/filecache/{name}"));
+        let range = range.and_then(|range| HeaderValue::try_from(range).ok());
+        self.ask_file(Method::GET, name, range).await
+    }
+
+    /// A file, or a range of it, as the builder answers it.
+    pub(crate) async fn ask_file(
+        &self,
+        method: Method,
+        name: &str,
+        range: Option<HeaderValue>,
+    ) -> Result<reqwest::Response, ClientError> {
+        let mut request = self.endpoint.request(method, &format!("/filecache/{name}"));
         if let Some(range) = range {
             request = request.header(RANGE, range);
         }

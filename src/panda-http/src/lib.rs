@@ -10,7 +10,8 @@
 //!
 //! # Layout
 //! - [`server`]: accept loop over TCP or TLS; [`body`]: bodies and small answers
-//! - [`service`]: a builder's two routes, `/rpc` and `/filecache/NAME`; [`ranges`]: file answers
+//! - [`service`]: a builder's two routes, `/rpc` and `/filecache/NAME`; [`ranges`]: file answers;
+//!   `encoding`: calls that come compressed; [`relay`]: a builder that stands behind another
 //! - [`endpoint`]: HTTP to one fixed peer; [`client`]: the builder protocol's typed client
 //! - [`download`]: fetching from anywhere, with redirects and credentials
 //! - [`draft`]: a file that is hashed while it is written; [`store`]: the content store
@@ -20,9 +21,11 @@ pub mod body;
 pub mod client;
 pub mod download;
 pub mod draft;
+mod encoding;
 pub mod endpoint;
 pub mod pinned;
 pub mod ranges;
+pub mod relay;
 pub mod server;
 pub mod service;
 pub mod store;
@@ -33,6 +36,7 @@ pub use download::{DownloadError, Downloader, Source};
 pub use endpoint::{ClientError, Endpoint};
 pub use pinned::Identity;
 pub use ranges::ServedFile;
+pub use relay::Relay;
 pub use server::{Peer, ServerSettings, serve};
 pub use service::{BuilderService, FileError, ServiceLimits, respond};
 pub use store::{Fetched, Store, StoreError};

@@ -16,12 +16,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use dxr::Value;
 use http::header::{ALLOW, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Body as HttpBody;
 use panda_protocol::launchpad::xml::{self, Fault, Limits};
 use panda_protocol::launchpad::{Call, CallError, FileName};
 
 use crate::body::{Body, bytes_response, read_body, text_response};
+use crate::encoding::{Encoding, UnpackError};
 use crate::ranges::{ServedFile, file_response};
 
 /// Fault code: the method does not exist.
@@ -40,6 +41,28 @@ pub trait BuilderService: Send + Sync + 'static {
         &self,
         name: &FileName,
     ) -> impl Future<Output = Result<Option<ServedFile>, FileError>> + Send;
+
+    /// Answers a GET or HEAD of a file: from [`BuilderService::file`], where its files are here.
+    fn answer_file(
+        &self,
+        method: &Method,
+        name: &FileName,
+        headers: &HeaderMap,
+    ) -> impl Future<Output = Response<Body>> + Send {
+        async move {
+            match self.file(name).await {
+                Ok(Some(file)) => file_response(method, headers, file).await,
+                Ok(None) => not_found(),
+                Err(FileError::Unavailable(text)) => {
+                    text_response(StatusCode::SERVICE_UNAVAILABLE, &text)
+                }
+                Err(FileError::Io(error)) => {
+                    tracing::warn!(%name, %error, "a file cannot be served");
+                    text_response(StatusCode::INTERNAL_SERVER_ERROR, "the file cannot be read")
+                }
+            }
+        }
+    }
 }
 
 /// Why a file that should be there is not served.
@@ -94,17 +117,8 @@ where
         Route::Rpc if request.method() == Method::POST => rpc(service, limits, request).await,
         Route::Rpc => method_not_allowed("POST"),
         Route::File(name) if [Method::GET, Method::HEAD].contains(request.method()) => {
-            match service.file(&name).await {
-                Ok(Some(file)) => file_response(request.method(), request.headers(), file).await,
-                Ok(None) => not_found(),
-                Err(FileError::Unavailable(text)) => {
-                    text_response(StatusCode::SERVICE_UNAVAILABLE, &text)
-                }
-                Err(FileError::Io(error)) => {
-                    tracing::warn!(%name, %error, "a file cannot be served");
-                    text_response(StatusCode::INTERNAL_SERVER_ERROR, "the file cannot be read")
-                }
-            }
+            let (method, headers) = (request.method().clone(), request.headers().clone());
+            service.answer_file(&method, &name, &headers).await
         }
         Route::File(_) => method_not_allowed("GET, HEAD"),
         Route::None => not_found(),
@@ -116,12 +130,20 @@ where
     S: BuilderService,
     B: HttpBody<Data = Bytes> + Unpin,
 {
-    let document = match read_body(request, limits.xml.bytes, limits.body_limit).await {
-        Ok(document) => document,
+    let encoding = match Encoding::of(request.headers()) {
+        Ok(encoding) => encoding,
+        Err(unknown) => return unknown.response(),
+    };
+    let max = limits.xml.bytes;
+    let body = match read_body(request, max, limits.body_limit).await {
+        Ok(body) => body,
         Err(error) => return error.response(),
     };
-    let answer = answer(service, limits, &document).await;
-    drop(document);
+    let answer = match encoding.unpack(body, max).await {
+        Ok(document) => answer(service, limits, &document).await,
+        Err(UnpackError::TooLong(error)) => return error.response(),
+        Err(error @ UnpackError::Broken) => Err(fault(error.to_string())),
+    };
     let text = xml::encode_answer(&answer).or_else(|error| {
         tracing::warn!(%error, "an answer cannot be written");
         xml::encode_answer(&Err(fault("error")))

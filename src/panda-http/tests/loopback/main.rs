@@ -6,6 +6,7 @@ mod client;
 mod download;
 mod peers;
 mod pinned;
+mod relay;
 mod server;
 mod service;
 mod store;

@@ -315,6 +315,45 @@ async fn a_body_that_stalls_is_given_up() {
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
 }
 
+/// A call whose document is `packed`, said to be of `encoding`.
+fn packed(encoding: &str, packed: &[u8]) -> Vec<u8> {
+    let mut call = format!(
+        "POST /rpc HTTP/1.0\r\nContent-Encoding: {encoding}\r\nContent-Length: {}\r\n\r\n",
+        packed.len()
+    )
+    .into_bytes();
+    call.extend_from_slice(packed);
+    call
+}
+
+#[tokio::test]
+async fn a_packed_call_is_unpacked_within_bounds_or_refused_with_what_to_do() {
+    let (_toy, server) = toy().await;
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let info = CALL.replace("NAME", "info").replace("PARAMS", "");
+    let said = async |encoding: &str, bytes: &[u8]| {
+        exchange(server.address, &packed(encoding, bytes)).await
+    };
+    let answer = said("gzip", &gzip(info.as_bytes())).await;
+    assert!(answer.contains("binarypackage"), "{answer}");
+    // Packed it is small, and unpacked over the bound.
+    let bomb = gzip(&vec![b' '; limits().xml.bytes + 1]);
+    let answer = said("gzip", &bomb).await;
+    assert!(answer.starts_with("HTTP/1.0 413 "), "{answer}");
+    let answer = said("gzip", info.as_bytes()).await;
+    assert_eq!(value(&answer).unwrap_err().code, 8002);
+    assert!(answer.contains("gzip, and is not"), "{answer}");
+    for encoding in ["deflate", "br", "gzip, gzip"] {
+        let answer = said(encoding, info.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.0 415 "), "{answer}");
+        assert_eq!(header(&answer, "accept-encoding"), Some("gzip"));
+    }
+}
+
 #[tokio::test]
 async fn python_calls_every_method() {
     let script = r#"
@@ -322,6 +361,10 @@ import sys, xmlrpc.client as x
 b = x.ServerProxy(sys.argv[1], allow_none=True)
 deep = [1, True, None, 1.5, x.Binary(b"\0\xff"), {"a": [{"b": None}]}, " blanks \n", "\u00e9<&>"]
 assert b.echo(*deep) == deep, b.echo(*deep)
+class Packing(x.Transport):
+    encode_threshold = 1
+p = x.ServerProxy(sys.argv[1], allow_none=True, transport=Packing())
+assert p.echo(*deep) == deep, p.echo(*deep)
 assert b.info() == ["1.0", "armhf", ["binarypackage"]]
 assert b.status()["build_status"] == "BuildStatus.PACKAGEFAIL"
 assert b.ensurepresent("0" * 40, "http://x/", "", "tok:en/1") == [True, "Download"]
