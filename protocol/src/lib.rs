@@ -11,7 +11,8 @@
 //! - [`agent_toml`]: what an image's ramdisk tells the agent
 //! - [`link`]: what agent and master say to each other beside the builder protocol
 //! - [`manifest`]: a known-good image's description
-//! - [`proxr`]: relay boards
+//! - [`proxr`]: relay boards; [`hub_power`]: USB hubs that switch their ports
+//! - [`usb_descriptors`]: what a USB device says of itself
 //! - [`digest`]: SHA-1 and SHA-256 values as types
 
 pub mod aboot;
@@ -21,8 +22,10 @@ pub mod bootimg;
 mod checks;
 pub mod cpio;
 pub mod digest;
+pub mod hub_power;
 pub mod launchpad;
 pub mod link;
 pub mod manifest;
 pub mod omap4;
 pub mod proxr;
+pub mod usb_descriptors;
