@@ -26,6 +26,10 @@ pub struct AgentToml {
     /// A shell command that takes the place of chroot and sbuild.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executor: Option<String>,
+    /// For demonstrations only: the scratch disk's keys are known in advance, and its file systems are kept from
+    /// boot to boot, so that one build finds what another left. The agent and the daemon say so loudly.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub insecure_fixed_disk_key: bool,
 }
 
 /// Reads an `agent.toml`.
@@ -131,8 +135,11 @@ mod tests {
                 version: 1,
                 arch: "armhf".to_owned(),
                 executor: Some("./build --fast".to_owned()),
+                insecure_fixed_disk_key: false,
             })
         );
+        let fixed = b"version = 1\narch = \"armhf\"\ninsecure_fixed_disk_key = true\n";
+        assert!(decode(fixed).unwrap().insecure_fixed_disk_key);
     }
 
     #[test]
@@ -158,8 +165,9 @@ mod tests {
         #[test]
         fn what_is_written_is_read_back(
             arch in "[a-z0-9]{1,20}", executor in prop::option::of("[ -~é]{1,200}"),
+            insecure_fixed_disk_key: bool,
         ) {
-            let agent = AgentToml { version: VERSION, arch, executor };
+            let agent = AgentToml { version: VERSION, arch, executor, insecure_fixed_disk_key };
             prop_assert_eq!(decode(encode(&agent).unwrap().as_bytes()), Ok(agent));
         }
     }

@@ -167,6 +167,7 @@ impl Master {
         let console = self.directory.path().join("console");
         let output = std::fs::File::create(&console).unwrap();
         let child = machine()
+            insecure_fixed_disk_key: false,
             .arg(&root)
             .arg("--scratch")
             .arg(&scratch)

@@ -45,6 +45,8 @@ impl Reporter {
             // The process machine has none: the ramdisk is all there is.
             rootfs: None,
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            steps: Vec::new(),
+            insecure: Vec::new(),
             clock_unix_ms: Timestamp::now().as_millisecond(),
             agent: crate::VERSION.to_owned(),
             arch: self.arch.clone(),

@@ -30,6 +30,7 @@ fn image(directory: &Path) -> Image {
         version: agent_toml::VERSION,
         arch: "amd64".to_owned(),
         executor: None,
+        insecure_fixed_disk_key: false,
     };
     process::make(&directory.join("image"), &agent, &settings).unwrap()
 }

@@ -249,6 +249,8 @@ pub(crate) fn report(boot: &str, image: Sha256) -> Report {
         agent: "toy-agent 1".to_owned(),
         arch: "amd64".to_owned(),
         build_types: vec!["binarypackage".to_owned()],
+        steps: Vec::new(),
+        insecure: Vec::new(),
     }
 }
 

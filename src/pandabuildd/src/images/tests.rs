@@ -23,6 +23,7 @@ fn settings() -> AgentToml {
         version: agent_toml::VERSION,
         arch: "amd64".to_owned(),
         executor: Some("true".to_owned()),
+        insecure_fixed_disk_key: false,
     }
 }
 

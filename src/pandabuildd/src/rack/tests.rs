@@ -30,6 +30,7 @@ impl Bench {
             version: agent_toml::VERSION,
             arch: "armhf".into(),
             executor: None,
+            insecure_fixed_disk_key: false,
         };
         images::process::make(&directory.path().join("image"), &agent, &settings).unwrap();
         Self {

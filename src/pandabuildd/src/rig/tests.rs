@@ -95,6 +95,7 @@ fn image(state: &Path, arch: &str) -> Image {
         version: agent_toml::VERSION,
         arch: arch.to_owned(),
         executor: None,
+        insecure_fixed_disk_key: false,
     };
     process::make(&state.join("image"), &agent, &settings).unwrap()
 }

@@ -119,6 +119,7 @@ async fn serve(
             .clone()
             .unwrap_or_else(|| programs::host_arch().to_owned()),
         executor: args.executor.clone(),
+        insecure_fixed_disk_key: false,
     };
     let (directory, agent) = (state.join("image"), agent.to_owned());
     tokio::task::spawn_blocking(move || images::process::make(&directory, &agent, &settings))

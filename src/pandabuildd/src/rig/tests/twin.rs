@@ -33,6 +33,7 @@ async fn twin_rack(timing: Timing) -> TwinRack {
         version: agent_toml::VERSION,
         arch: "amd64".to_owned(),
         executor: None,
+        insecure_fixed_disk_key: false,
     };
     let image = process::make(&rack.state.path().join("image"), &agent, &settings).unwrap();
     rack.image = Arc::new(image);
