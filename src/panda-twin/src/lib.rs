@@ -17,6 +17,7 @@
 //! - [`board`]: power, port and machine of one board
 //! - [`machine`]: what is started from the boot image that arrived
 //! - [`console`], [`sockets`]: the way out
+//! - [`usbredir`]: the boards' ports for the USB of a guest
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -31,11 +32,14 @@ pub mod console;
 pub mod machine;
 pub mod rom;
 pub mod sockets;
+pub mod usbredir;
 
 use board::{Board, Message, Parts, Timing};
 use console::Console;
 use machine::{Kind, MachineError, Place};
 use sockets::{SocketError, SocketPaths, Sockets};
+use usbredir::UsbSocket;
+use usbredir::hub::{Follower, HubError};
 
 /// The most boards of one twin.
 pub const MAX_BOARDS: u16 = 99;
@@ -62,6 +66,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Twin {
     boards: Vec<Running>,
+    hub: Option<Follower>,
     _lock: File,
 }
 
@@ -70,6 +75,7 @@ pub struct Twin {
 struct Running {
     name: String,
     sockets: Sockets,
+    usbredir: Option<UsbSocket>,
     messages: mpsc::Sender<Message>,
 }
 
@@ -107,11 +113,13 @@ impl Twin {
             boards.push(Running {
                 name,
                 sockets,
+                usbredir: None,
                 messages,
             });
         }
         Ok(Self {
             boards,
+            hub: None,
             _lock: lock,
         })
     }
@@ -123,11 +131,49 @@ impl Twin {
             .map(|board| (board.name.as_str(), board.sockets.paths()))
     }
 
+    /// Serves the port of every board to QEMU too, on `usbredir.sock` beside its other sockets.
+    ///
+    /// # Errors
+    /// A socket cannot be bound.
+    pub fn serve_usbredir(&mut self) -> Result<(), TwinError> {
+        for board in &mut self.boards {
+            let path = board.sockets.paths().pipe.with_file_name("usbredir.sock");
+            board.usbredir = Some(UsbSocket::serve(path, &board.messages)?);
+        }
+        Ok(())
+    }
+
+    /// The usbredir sockets, in the boards' order; none where they are not served.
+    pub fn usbredir(&self) -> impl Iterator<Item = Option<&Path>> {
+        self.boards
+            .iter()
+            .map(|board| board.usbredir.as_ref().map(UsbSocket::path))
+    }
+
+    /// Gives the boards power as the hub does whose trace QEMU writes to a named pipe; `ports` are the paths of
+    /// their ports, in order. Orders on their power sockets count all the same.
+    ///
+    /// # Errors
+    /// The pipe cannot be read, or there are more ports than boards.
+    pub fn follow_hub(&mut self, trace: &Path, ports: Vec<String>) -> Result<(), TwinError> {
+        if ports.len() > self.boards.len() {
+            return Err(TwinError::Ports {
+                ports: ports.len(),
+                boards: self.boards.len(),
+            });
+        }
+        let boards = self.boards.iter().map(|board| board.messages.clone());
+        let ports = ports.into_iter().zip(boards).collect();
+        self.hub = Some(Follower::start(trace, ports)?);
+        Ok(())
+    }
+
     /// Cuts the power of every board, and removes sockets and RAM.
     ///
     /// # Errors
     /// When a machine does not die; all others are gone then.
-    pub async fn stop(self) -> Result<(), TwinError> {
+    pub async fn stop(mut self) -> Result<(), TwinError> {
+        self.hub = None;
         let mut answers = Vec::new();
         for board in &self.boards {
             let (answer, answered) = oneshot::channel();
@@ -229,6 +275,17 @@ pub enum TwinError {
     /// A socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// A hub.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// Ports of a hub that no board is behind.
+    #[error("{ports} hub ports for {boards} boards; give each board one, in the boards' order")]
+    Ports {
+        /// How many ports.
+        ports: usize,
+        /// How many boards.
+        boards: usize,
+    },
     /// A machine.
     #[error(transparent)]
     Machine(#[from] MachineError),

@@ -30,6 +30,15 @@ struct Arguments {
     /// What runs the boot image that arrives.
     #[arg(long, value_enum, default_value_t = Kind::Process)]
     machine: Kind,
+    /// Serve the boards' ports to QEMU's usb-redir devices too.
+    #[arg(long)]
+    usbredir: bool,
+    /// Give the boards power as QEMU's hub does, whose trace comes on this named pipe.
+    #[arg(long, value_name = "PIPE", requires = "hub_port")]
+    hub_trace: Option<PathBuf>,
+    /// The path of the hub's port that a board is behind, as QEMU writes it: 1.1. Once for each board, in order.
+    #[arg(long, value_name = "PATH", requires = "hub_trace")]
+    hub_port: Vec<String>,
 }
 
 /// The line that is printed for a board.
@@ -39,6 +48,8 @@ struct Ready<'a> {
     power: &'a std::path::Path,
     pipe: &'a std::path::Path,
     console: &'a std::path::Path,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usbredir: Option<&'a std::path::Path>,
 }
 
 #[tokio::main]
@@ -68,7 +79,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let mut hang_up = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
 
-    let twin = Twin::start(Settings {
+    let mut twin = Twin::start(Settings {
         state: arguments.state,
         boards: arguments.boards,
         prefix: arguments.prefix,
@@ -76,6 +87,12 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         timing: Timing::default(),
     })
     .await?;
+    if arguments.usbredir {
+        twin.serve_usbredir()?;
+    }
+    if let Some(trace) = &arguments.hub_trace {
+        twin.follow_hub(trace, arguments.hub_port)?;
+    }
     announce(&twin)?;
     loop {
         tokio::select! {
@@ -91,12 +108,13 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 fn announce(twin: &Twin) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    for (board, paths) in twin.boards() {
+    for ((board, paths), usbredir) in twin.boards().zip(twin.usbredir()) {
         let ready = Ready {
             board,
             power: &paths.power,
             pipe: &paths.pipe,
             console: &paths.console,
+            usbredir,
         };
         serde_json::to_writer(&mut out, &ready).context("cannot say that the boards are ready")?;
         writeln!(out)?;

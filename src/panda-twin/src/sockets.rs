@@ -122,17 +122,23 @@ impl Sockets {
 impl Drop for Sockets {
     fn drop(&mut self) {
         for path in [&self.paths.power, &self.paths.pipe, &self.paths.console] {
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(path = %path.display(), %error, "a socket is left behind");
-                }
-                _ => {}
-            }
+            remove(path);
         }
     }
 }
 
-fn bind(path: &Path) -> Result<UnixListener, SocketError> {
+/// Removes a socket that is served no more.
+pub(crate) fn remove(path: &Path) {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "a socket is left behind");
+        }
+        _ => {}
+    }
+}
+
+/// Binds a socket that only we may use, in the place of a dead twin's.
+pub(crate) fn bind(path: &Path) -> Result<UnixListener, SocketError> {
     if path.as_os_str().len() > MAX_PATH {
         return Err(SocketError::PathTooLong {
             path: path.to_owned(),
@@ -152,7 +158,7 @@ fn bind(path: &Path) -> Result<UnixListener, SocketError> {
 }
 
 /// Accepts connections for ever; each is served by a task, numbered from 1.
-async fn accept<F>(listener: UnixListener, mut serve: impl FnMut(u64, UnixStream) -> F)
+pub(crate) async fn accept<F>(listener: UnixListener, mut serve: impl FnMut(u64, UnixStream) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
