@@ -10,8 +10,9 @@
 //! ```
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Write as _};
+use std::net::{TcpListener, UdpSocket};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -46,7 +47,7 @@ pub struct Rack {
     /// Of `pandabuildd twin`, about what its boards run.
     options: Vec<String>,
     count: usize,
-    port: u16,
+    ports: Ports,
     daemon: Option<Child>,
     slots: Vec<Slot>,
 }
@@ -76,7 +77,7 @@ impl Rack {
             directory,
             options: options.iter().map(|&option| option.to_owned()).collect(),
             count,
-            port: free_ports(count)?,
+            ports: Ports::take(count)?,
             daemon: None,
             slots: Vec::new(),
         };
@@ -92,7 +93,7 @@ impl Rack {
         let mut command = pandabuildd()?;
         command
             .args(["twin", "--slots", &self.count.to_string()])
-            .args(["--listen", &format!("127.0.0.1:{}", self.port)])
+            .args(["--listen", &format!("127.0.0.1:{}", self.ports.first)])
             .arg("--state")
             .arg(self.state())
             .args(&self.options);
@@ -120,17 +121,27 @@ impl Rack {
         Ok(())
     }
 
-    /// Starts `pandabuildd serve` on the `rack.toml` that `twin` wrote, whose boards a killed daemon left running.
+    /// Starts `pandabuildd serve` on the `rack.toml` that `twin` wrote, whose boards a killed daemon left running, and
+    /// waits for nothing.
     ///
     /// # Errors
-    /// It cannot be started, or does not answer on its control socket.
-    pub fn serve(&mut self) -> Result<()> {
+    /// It cannot be started.
+    pub fn begin_to_serve(&mut self) -> Result<()> {
         let mut command = pandabuildd()?;
         command
             .arg("serve")
             .arg("--config")
             .arg(self.state().join("rack.toml"));
         self.daemon = Some(self.spawn(&mut command)?);
+        Ok(())
+    }
+
+    /// As [`Rack::begin_to_serve`], until it answers on its control socket.
+    ///
+    /// # Errors
+    /// It cannot be started, or does not answer.
+    pub fn serve(&mut self) -> Result<()> {
+        self.begin_to_serve()?;
         let deadline = Instant::now() + LISTEN_LIMIT;
         while !run(&mut self.control(&["slots"])?)?.status.success() {
             ensure!(
@@ -180,6 +191,44 @@ impl Rack {
         let own = self.directory.path().display().to_string();
         ensure!(!mounts.contains(&own), "the rack ended and left mounts");
         Ok(())
+    }
+
+    /// Takes a board's power behind the daemon's back.
+    ///
+    /// # Errors
+    /// The twin does not do it.
+    pub fn cut_board(&self, slot: &str) -> Result<()> {
+        let stream = UnixStream::connect(self.board(slot).join("power.sock"))?;
+        stream.set_read_timeout(Some(STOP_LIMIT))?;
+        (&stream).write_all(b"off\n")?;
+        let mut answer = String::new();
+        BufReader::new(&stream).read_line(&mut answer)?;
+        ensure!(
+            answer == "ok\n",
+            "power off of {slot} was answered with {answer:?}"
+        );
+        Ok(())
+    }
+
+    /// Kills a board's machine: it has power and does nothing any more. False where none runs.
+    ///
+    /// # Errors
+    /// Processes cannot be looked at.
+    pub fn crash_board(&self, slot: &str) -> Result<bool> {
+        for pid in processes_in(&self.board(slot))? {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            // The machine's namespaces end with who made them.
+            if name.trim_end() == "unshare" {
+                kill_quietly(pid);
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// A board's directory of panda-twin's.
+    fn board(&self, slot: &str) -> PathBuf {
+        self.state().join("twin/boards").join(slot)
     }
 
     /// The slots, in their order.
@@ -342,14 +391,38 @@ fn lines_of(child: &mut Child) -> Result<mpsc::Receiver<String>> {
     Ok(receiver)
 }
 
-/// The first of `count` ports in a row that nothing listens on, below those that systems give out themselves.
-fn free_ports(count: usize) -> Result<u16> {
-    let count = u16::try_from(count)?;
-    let start = 12_000 + u16::try_from(std::process::id() % 900)? * 20;
-    (0..200_u16)
-        .map(|step| 12_000 + (start - 12_000 + step * 20) % 18_000)
-        .find(|first| (0..count).all(|n| TcpListener::bind(("127.0.0.1", first + n)).is_ok()))
-        .context("no free ports")
+/// Ports in a row that are a rack's while this lives, below those that systems give out themselves.
+#[derive(Debug)]
+struct Ports {
+    first: u16,
+    /// The UDP ports of the same numbers. Nobody else in the whole system can have them, in this process or another,
+    /// and they are free again when this one is gone, however it ended; the TCP ports stay free for the rack meanwhile,
+    /// also while its daemon is killed and not yet back.
+    _held: Vec<UdpSocket>,
+}
+
+impl Ports {
+    /// `count` of them.
+    fn take(count: usize) -> Result<Self> {
+        let count = u16::try_from(count)?;
+        let start = u16::try_from(std::process::id() % 900)? * 20;
+        (0..900_u16)
+            .map(|step| 12_000 + (start + step * 20) % 18_000)
+            .find_map(|first| Self::hold(first, count))
+            .context("no free ports")
+    }
+
+    fn hold(first: u16, count: u16) -> Option<Self> {
+        let held = (first..first + count)
+            .map(|port| {
+                let held = UdpSocket::bind(("127.0.0.1", port)).ok()?;
+                // A stranger that knows nothing of this may listen there.
+                TcpListener::bind(("127.0.0.1", port)).ok()?;
+                Some(held)
+            })
+            .collect::<Option<Vec<_>>>()?;
+        Some(Self { first, _held: held })
+    }
 }
 
 /// The processes that run from, in or for a directory, this one left out.

@@ -74,6 +74,10 @@ impl Caller {
                 )
             })?
             .map_err(|error| (Failure::Refused, format!("{method}: {error}")))?;
+        if answer.is_empty() {
+            let seen = format!("{method}: closed without an answer");
+            return Err((Failure::Refused, seen));
+        }
         let (head, body) = answer
             .split_once("\r\n\r\n")
             .ok_or_else(|| malformed(format!("no HTTP answer: {answer:?}")))?;
@@ -172,11 +176,15 @@ impl Caller {
         }
     }
 
-    /// The reset command; it is killed when its time is over.
+    /// The reset command, as an operator writes it into `vm_resume_command`; it is killed when its time is over.
     pub(crate) async fn reset(&self, limit: Duration) -> Result<Answer, Failed> {
         let mut command = Command::new(&self.pandabuildd);
+        command.args(["ppa-reset", &self.name]);
+        if self.mode == Mode::Trigger {
+            command.arg("--no-wait");
+        }
         command
-            .args(["reset", &self.name, "--force", "--socket"])
+            .arg("--socket")
             .arg(&self.socket)
             .stdin(Stdio::null())
             .kill_on_drop(true);

@@ -1,21 +1,27 @@
-//! Many builds in a row by the model of Launchpad's manager, in each of its modes that the daemon serves, on a rack of
-//! virtual Pandas: the real manager would have counted nothing against any builder or job, every result is right, and
-//! every build ran on a board of its own boot.
+//! Many builds in a row by the model of Launchpad's manager, in each of its modes, on a rack of virtual Pandas: the
+//! real manager would have counted nothing against any builder or job, every result is right, and every build ran on
+//! a board of its own boot. And the same while the daemon is killed again and again, or boards die: then things are
+//! counted, and the manager's own rules forgive them.
 //!
 //! The manager's patience is the real one's; only its scans come a hundred times as often. `scripts/soak` runs the
 //! same for longer.
 
 mod caller;
+mod history;
 mod inputs;
 mod plan;
 mod run;
+mod scanner;
+mod trouble;
+mod webservice;
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use panda_tests::manager_model::Mode;
 
 use run::{Run, run};
+use trouble::Trouble;
 
 /// What every run of the tests has.
 fn usual(mode: Mode) -> Run {
@@ -25,12 +31,38 @@ fn usual(mode: Mode) -> Run {
         slots: 3,
         cycles: 24,
         scan: Duration::from_millis(150),
+        trouble: Trouble::None,
+        seed: 1,
     }
 }
 
 #[test]
 fn todays_manager_counts_nothing_where_a_command_resets_1_1() -> Result<()> {
     run(&usual(Mode::Command))
+}
+
+#[test]
+fn todays_manager_counts_nothing_where_the_web_service_is_told_2_0() -> Result<()> {
+    run(&usual(Mode::Trigger))
+}
+
+#[test]
+fn todays_manager_forgives_a_daemon_that_is_killed_again_and_again() -> Result<()> {
+    run(&Run {
+        trouble: Trouble::Kills(8),
+        cycles: 16,
+        scan: Duration::from_millis(500),
+        ..usual(Mode::Command)
+    })
+}
+
+#[test]
+fn todays_manager_forgives_boards_that_die() -> Result<()> {
+    run(&Run {
+        trouble: Trouble::Deaths(8),
+        cycles: 16,
+        ..usual(Mode::Plain)
+    })
 }
 
 #[test]
@@ -91,18 +123,28 @@ fn soak() -> Result<()> {
                 MODES.map(|m| m.0)
             )
         })?;
+    let count = |name| number(name, 0).and_then(|count| Ok(usize::try_from(count)?));
+    let trouble = match (count("PANDA_KILLS")?, count("PANDA_DEATHS")?) {
+        (0, 0) => Trouble::None,
+        (kills, 0) => Trouble::Kills(kills),
+        (0, deaths) => Trouble::Deaths(deaths),
+        _ => bail!("PANDA_KILLS or PANDA_DEATHS, not both: what was counted has to have one cause"),
+    };
     run(&Run {
         mode: *mode,
         rack: *mode,
         slots: usize::try_from(number("PANDA_SLOTS", 3)?)?,
         cycles: usize::try_from(number("PANDA_CYCLES", 200)?)?,
         scan: Duration::from_millis(number("PANDA_SCAN_MS", 150)?),
+        trouble,
+        seed: number("PANDA_SEED", 1)?,
     })
 }
 
 /// The modes by their names in `PANDA_MODE`.
-const MODES: [(&str, Mode); 4] = [
+const MODES: [(&str, Mode); 5] = [
     ("command", Mode::Command),
+    ("trigger", Mode::Trigger),
     ("plain", Mode::Plain),
     ("2011-virtual", Mode::Virtual2011),
     ("2011-plain", Mode::Plain2011),
