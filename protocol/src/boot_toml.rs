@@ -14,6 +14,8 @@ use crate::checks::{is_boot_id, is_host_name, is_label, line_of};
 use crate::cpio::{self, ArchivePath, CpioError, Node};
 use crate::digest::Sha256;
 use crate::launchpad::FileName;
+use crate::worker::{ForeignWorker, WorkerProblem};
+
 /// The name of the file in the appended cpio.
 pub const NAME: &str = "boot.toml";
 /// The version that this code writes and reads.
@@ -42,6 +44,9 @@ pub struct BootToml {
     /// The root file system to fetch from the depot, where the image has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<RootFs>,
+    /// The worker to start, where the image's manifest names another than the agent's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<ForeignWorker>,
 }
 
 /// The board's network settings.
@@ -252,10 +257,11 @@ impl BootToml {
                 "at least 1",
             ),
         ];
-        match checks.into_iter().find(|(good, ..)| !good) {
-            Some((_, key, expected)) => Err(BootTomlError::Value { key, expected }),
-            None => Ok(()),
+        if let Some((_, key, expected)) = checks.into_iter().find(|(good, ..)| !good) {
+            return Err(BootTomlError::Value { key, expected });
         }
+        let worker = self.worker.as_ref().map_or(Ok(()), ForeignWorker::check);
+        worker.map_err(|WorkerProblem { key, expected }| BootTomlError::Value { key, expected })
     }
 }
 
@@ -363,6 +369,11 @@ mod tests {
                 sha256: Sha256::of(b"rootfs"),
                 bytes: 6,
             }),
+            worker: Some(ForeignWorker {
+                command: vec!["/usr/bin/worker".to_owned()],
+                address: SocketAddr::from(([127, 0, 0, 1], 8221)),
+                build_types: vec!["snap".to_owned()],
+            }),
         }
     }
 
@@ -392,6 +403,10 @@ key = """
 [rootfs]
 sha256 = "{rootfs}"
 bytes = 6
+[worker]
+command = ["/usr/bin/worker"]
+address = "127.0.0.1:8221"
+build_types = ["snap"]
 "#,
             image = Sha256::of(b"manifest"),
             rootfs = Sha256::of(b"rootfs"),

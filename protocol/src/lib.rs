@@ -10,7 +10,7 @@
 //! - [`aboot`], [`bootimg`], [`cpio`], [`boot_toml`]: what goes over USB, and what it carries
 //! - [`agent_toml`]: what an image's ramdisk tells the agent
 //! - [`link`]: what agent and master say to each other beside the builder protocol
-//! - [`manifest`]: a known-good image's description
+//! - [`manifest`]: a known-good image's description; [`worker`]: a worker in it that is not ours
 //! - [`proxr`]: relay boards; [`hub_power`]: USB hubs that switch their ports
 //! - [`usb_descriptors`]: what a USB device says of itself
 //! - [`digest`]: SHA-1 and SHA-256 values as types
@@ -28,4 +28,5 @@ pub mod link;
 pub mod manifest;
 pub mod omap4;
 pub mod proxr;
+pub mod worker;
 pub mod usb_descriptors;

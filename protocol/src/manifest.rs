@@ -11,6 +11,7 @@ use crate::checks::{is_label, is_line, line_of};
 use crate::digest::Sha256;
 use crate::launchpad::FileName;
 use crate::omap4::rom::{self, SecondStageSize};
+use crate::worker::{ForeignWorker, WorkerProblem};
 
 /// The name of the file in an image's directory.
 pub const NAME: &str = "manifest.toml";
@@ -46,6 +47,9 @@ pub struct Manifest {
     /// The root file system that the depot serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<Part>,
+    /// Another worker than the agent's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<ForeignWorker>,
 }
 
 fn default_page_size() -> u32 {
@@ -134,6 +138,11 @@ impl Manifest {
                 key: "arch",
                 expected: "an architecture, as armhf",
             });
+        }
+        if let Some(Err(WorkerProblem { key, expected })) =
+            self.worker.as_ref().map(ForeignWorker::check)
+        {
+            return Err(ManifestError::Value { key, expected });
         }
         let boot_image = |key| move |source| ManifestError::BootImage { key, source };
         bootimg::check_cmdline(&self.cmdline).map_err(boot_image("cmdline"))?;
@@ -291,7 +300,7 @@ bytes = 9000000
         assert_eq!(manifest.page_size, 2048);
         assert_eq!(manifest.kernel.file.as_str(), "zImage-dtb");
         assert_eq!(manifest.second_stage.sha256.as_bytes()[31], 1);
-        assert_eq!(manifest.rootfs, None);
+        assert_eq!((&manifest.rootfs, &manifest.worker), (&None, &None));
         assert_eq!(
             manifest
                 .parts()
@@ -303,6 +312,20 @@ bytes = 9000000
                 ("ramdisk", 9_000_000)
             ]
         );
+    }
+
+    #[test]
+    fn a_manifest_may_name_another_worker() {
+        let table = "[worker]\ncommand = [\"/usr/bin/worker\", \"-n\"]\naddress = \"127.0.0.1:8221\"\n\
+                     build_types = [\"snap\"]\n";
+        let manifest = parse(format!("{GOOD}{table}").as_bytes()).unwrap();
+        let worker = manifest.worker.as_ref().unwrap();
+        assert_eq!(worker.command, ["/usr/bin/worker", "-n"]);
+        assert_eq!(worker.build_types, ["snap"]);
+        assert_eq!(parse(encode(&manifest).unwrap().as_bytes()), Ok(manifest));
+        let table = table.replace("127.0.0.1", "10.0.0.1");
+        let error = parse(format!("{GOOD}{table}").as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("`worker.address`"), "{error}");
     }
 
     #[test]
@@ -427,6 +450,7 @@ bytes = 9000000
                 kernel: parts[1].clone(),
                 ramdisk: parts[2].clone(),
                 rootfs: with_rootfs.then(|| parts[3].clone()),
+                worker: None,
             };
             prop_assert_eq!(parse(encode(&manifest).unwrap().as_bytes()), Ok(manifest));
         }

@@ -10,8 +10,10 @@
 //! - [`init`]: what happens between power and proof
 //! - [`link`]: the channel that only the master and this boot share
 //! - [`worker`]: a Launchpad builder; also runs alone
+//! - [`foreign`]: a worker that the image names in its place
 //! - `tree`: removing what a build left behind
 
+pub mod foreign;
 pub mod init;
 pub mod link;
 mod tree;

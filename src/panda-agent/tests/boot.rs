@@ -23,6 +23,7 @@ use panda_protocol::boot_toml::{self, BootToml, Link, Network};
 use panda_protocol::digest::{Sha1, Sha256};
 use panda_protocol::launchpad::{BuildStatus, EnsurePresent, Status, Sum};
 use panda_protocol::link::Report;
+use panda_protocol::worker::ForeignWorker;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +55,8 @@ struct Master {
     link: SocketAddr,
     reports: Arc<Mutex<Vec<Report>>>,
     directory: tempfile::TempDir,
+    /// The worker that the image names.
+    worker: Option<ForeignWorker>,
 }
 
 impl Master {
@@ -114,6 +117,7 @@ impl Master {
             link,
             reports,
             directory,
+            worker: None,
         }
     }
 
@@ -139,6 +143,7 @@ impl Master {
                 key: self.boot.key.clone(),
             },
             rootfs: None,
+            worker: self.worker.clone(),
         }
     }
 
@@ -162,12 +167,12 @@ impl Master {
             version: agent_toml::VERSION,
             arch: "armhf".to_owned(),
             executor: Some(executor.to_owned()),
+            insecure_fixed_disk_key: false,
         };
         std::fs::write(root.join("agent.toml"), agent_toml::encode(&agent).unwrap()).unwrap();
         let console = self.directory.path().join("console");
         let output = std::fs::File::create(&console).unwrap();
         let child = machine()
-            insecure_fixed_disk_key: false,
             .arg(&root)
             .arg("--scratch")
             .arg(&scratch)

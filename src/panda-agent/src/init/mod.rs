@@ -17,7 +17,8 @@ use std::time::Instant;
 use clap::ValueEnum;
 use tokio_util::sync::CancellationToken;
 
-use crate::link::{DepotClient, DepotError, LinkError, LinkServer, Reporter};
+use crate::foreign::{Foreign, ForeignError};
+use crate::link::{DepotClient, DepotError, LinkError, LinkServer, Reporter, Served};
 use crate::worker::{Settings, Worker, WorkerError};
 pub use files::FilesError;
 pub use scratch::ScratchError;
@@ -43,6 +44,9 @@ pub enum BootError {
     /// The worker.
     #[error("the worker: {0}")]
     Worker(#[from] WorkerError),
+    /// The worker that the image names.
+    #[error("the image's own worker: {0}")]
+    Foreign(#[from] ForeignError),
     /// The link.
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -72,9 +76,17 @@ pub async fn boot(
     }
     let server = LinkServer::listen(&boot.link).await?;
     let depot = DepotClient::new(&boot.link)?;
-    let mut settings = Settings::new(scratch.join("worker"), agent.arch);
-    settings.executor = agent.executor;
-    let worker = Worker::start_up(settings, Some(depot.depot())).await?;
+    let state = scratch.join("worker");
+    let worker = match &boot.worker {
+        Some(worker) => {
+            Served::Foreign(Foreign::start_up(worker, &agent.arch, &state, depot.depot()).await?)
+        }
+        None => {
+            let mut settings = Settings::new(state, agent.arch);
+            settings.executor = agent.executor;
+            Served::Own(Worker::start_up(settings, Some(depot.depot())).await?)
+        }
+    };
     let reporter = Reporter::new(&boot, &worker, started);
     drop(boot);
     tracing::info!("the link listens");

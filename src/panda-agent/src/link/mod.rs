@@ -10,8 +10,10 @@
 
 mod depot;
 mod report;
+mod served;
 mod server;
 
 pub use depot::{DepotClient, DepotError};
 pub use report::Reporter;
+pub use served::Served;
 pub use server::{LinkError, LinkServer};

@@ -7,7 +7,7 @@ use panda_protocol::boot_toml::BootToml;
 use panda_protocol::digest::Sha256;
 use panda_protocol::link::Report;
 
-use crate::worker::Worker;
+use super::served::Served;
 
 /// Makes reports.
 #[derive(Debug, Clone)]
@@ -22,17 +22,13 @@ pub struct Reporter {
 impl Reporter {
     /// For the boot of `boot` on a machine that started at `started`.
     #[must_use]
-    pub fn new(boot: &BootToml, worker: &Worker, started: Instant) -> Self {
+    pub fn new(boot: &BootToml, worker: &Served, started: Instant) -> Self {
         Self {
             boot: boot.boot.clone(),
             image: boot.image,
             started,
             arch: worker.arch().to_owned(),
-            build_types: worker
-                .build_types()
-                .iter()
-                .map(|name| (*name).to_owned())
-                .collect(),
+            build_types: worker.build_types(),
         }
     }
 

@@ -7,7 +7,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use panda_http::body::{json_response, text_response};
 use panda_http::pinned::{PinnedError, certificate_from_pem, server_config};
-use panda_http::{Body, Identity, ServerSettings, ServiceLimits, respond, serve};
+use panda_http::{Body, Identity, ServerSettings, serve};
 use panda_protocol::boot_toml::Link;
 use panda_protocol::link::BOOT_PATH;
 use rustls::ServerConfig;
@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::report::Reporter;
-use crate::worker::Worker;
+use super::served::Served;
 
 /// Why the link cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +60,7 @@ impl LinkServer {
     }
 
     /// Serves the worker and the boot's report until `stop`.
-    pub async fn run(self, worker: Worker, reporter: Reporter, stop: CancellationToken) {
+    pub async fn run(self, worker: Served, reporter: Reporter, stop: CancellationToken) {
         let (worker, reporter) = (Arc::new(worker), Arc::new(reporter));
         let handler = move |request, _peer| answer(worker.clone(), reporter.clone(), request);
         serve(
@@ -75,12 +75,12 @@ impl LinkServer {
 }
 
 async fn answer(
-    worker: Arc<Worker>,
+    worker: Arc<Served>,
     reporter: Arc<Reporter>,
     request: Request<Incoming>,
 ) -> Response<Body> {
     if request.uri().path() != BOOT_PATH {
-        return respond(&*worker, &ServiceLimits::default(), request).await;
+        return worker.answer(request).await;
     }
     if request.method() == Method::GET {
         json_response(StatusCode::OK, &reporter.report())

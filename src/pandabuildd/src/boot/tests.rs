@@ -61,6 +61,7 @@ fn boot_toml(image: &Image) -> BootToml {
             key: boot.key_pem,
         },
         rootfs: None,
+        worker: None,
     }
 }
 

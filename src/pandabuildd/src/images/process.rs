@@ -11,6 +11,7 @@ use panda_protocol::agent_toml::{self, AgentToml};
 use panda_protocol::cpio::{ArchivePath, Writer};
 use panda_protocol::digest::Sha256;
 use panda_protocol::launchpad::FileName;
+use panda_protocol::worker::ForeignWorker;
 use panda_protocol::manifest::{self, Machine, Manifest, Part};
 use sha2::Digest as _;
 
@@ -26,6 +27,19 @@ const PAGE_SIZE: u32 = 4096;
 /// # Errors
 /// Files that cannot be read or written, or an agent that no image can hold.
 pub fn make(directory: &Path, agent: &Path, settings: &AgentToml) -> Result<Image, ImageError> {
+    make_with(directory, agent, settings, None)
+}
+
+/// As [`make`], with another `worker` than the agent's own.
+///
+/// # Errors
+/// As [`make`].
+pub fn make_with(
+    directory: &Path,
+    agent: &Path,
+    settings: &AgentToml,
+    worker: Option<ForeignWorker>,
+) -> Result<Image, ImageError> {
     let fail = |path: &Path| {
         let path = path.to_owned();
         move |source| ImageError::File { path, source }
@@ -50,6 +64,7 @@ pub fn make(directory: &Path, agent: &Path, settings: &AgentToml) -> Result<Imag
         kernel: copy(beside.path(), "kernel", agent)?,
         ramdisk: write(beside.path(), "ramdisk", &ramdisk(settings)?)?,
         rootfs: None,
+        worker,
     };
     let text =
         manifest::encode(&manifest).map_err(|error| ImageError::Process(error.to_string()))?;

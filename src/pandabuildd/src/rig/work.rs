@@ -191,6 +191,7 @@ impl Work {
                 sha256: part.sha256,
                 bytes: part.bytes,
             }),
+            worker: image.manifest().worker.clone(),
         }
     }
 
