@@ -11,6 +11,8 @@ use tempfile::NamedTempFile;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 
+use crate::failpoint::{self, Side};
+
 /// What the temporary names begin with, so that a crash's leftovers are known.
 pub const PREFIX: &str = ".draft-";
 
@@ -47,9 +49,11 @@ impl Draft {
     /// # Errors
     /// It cannot be made.
     pub fn new(directory: &Path) -> io::Result<Self> {
-        let temporary = tempfile::Builder::new()
-            .prefix(PREFIX)
-            .tempfile_in(directory)?;
+        let temporary = failpoint::around(failpoint::DRAFT, || {
+            tempfile::Builder::new()
+                .prefix(PREFIX)
+                .tempfile_in(directory)
+        })?;
         let file = File::from_std(temporary.as_file().try_clone()?);
         Ok(Self {
             temporary,
@@ -64,7 +68,9 @@ impl Draft {
     /// # Errors
     /// It cannot be written.
     pub async fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        failpoint::pass(failpoint::PIECE, Side::Before, String::new);
         self.file.write_all(piece).await?;
+        failpoint::pass(failpoint::PIECE, Side::After, String::new);
         self.sha1.update(piece);
         self.length += piece.len() as u64;
         Ok(())
@@ -106,7 +112,8 @@ impl Finished {
     /// # Errors
     /// It cannot be renamed.
     pub fn place(self, path: &Path) -> io::Result<()> {
-        self.temporary.persist(path).map_err(|error| error.error)?;
+        failpoint::around(failpoint::PLACE, || self.temporary.persist(path))
+            .map_err(|error| error.error)?;
         Ok(())
     }
 }

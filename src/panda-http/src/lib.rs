@@ -16,6 +16,7 @@
 //! - [`download`]: fetching from anywhere, with redirects and credentials
 //! - [`draft`]: a file that is hashed while it is written; [`store`]: the content store
 //! - [`pinned`]: TLS in which both sides know the other's one certificate
+//! - [`failpoint`]: where tests have a program die
 
 pub mod body;
 pub mod client;
@@ -23,6 +24,7 @@ pub mod download;
 pub mod draft;
 mod encoding;
 pub mod endpoint;
+pub mod failpoint;
 pub mod pinned;
 pub mod ranges;
 pub mod relay;

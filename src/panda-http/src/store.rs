@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::download::{DownloadError, Downloader, Sink, Source};
 use crate::draft::{Draft, DraftError, PREFIX};
+use crate::failpoint;
 use crate::ranges::ServedFile;
 
 /// A content store. Cheap to clone.
@@ -459,7 +460,7 @@ impl State {
                 if excess == 0 {
                     break;
                 }
-                remove(&shared.path(sha1))?;
+                failpoint::around(failpoint::EVICT, || remove(&shared.path(sha1)))?;
                 self.forget(sha1);
                 excess = excess.saturating_sub(entry.bytes);
             }
@@ -477,7 +478,7 @@ fn scan(directory: &Path) -> io::Result<Vec<(Sha1, u64)>> {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         if name.starts_with(PREFIX) {
-            remove(&entry.path())?;
+            failpoint::around(failpoint::SWEEP, || remove(&entry.path()))?;
         } else if let Ok(sha1) = name.parse::<Sha1>() {
             let metadata = entry.metadata()?;
             if metadata.is_file() {
