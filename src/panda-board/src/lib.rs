@@ -8,17 +8,23 @@
 //! - [`command`]: power by a command of the rack's owner
 //! - [`console`]: consoles on serial lines and TCP
 //! - `serial`: serial lines (feature `serial`)
+//! - `usb`: boards on real USB ports, and power by a hub's ports (feature `usb`)
+//! - [`together`]: several supplies as one
 
 pub mod command;
 pub mod console;
 pub mod proxr;
 #[cfg(feature = "serial")]
 pub mod serial;
+pub mod together;
 pub mod traits;
 pub mod twin;
+#[cfg(feature = "usb")]
+pub mod usb;
 
 pub use traits::{
     BoardError, Console, Device, Pipe, PipeError, Port, Power, PowerError, PowerState, Presence,
+    Sense,
 };
 
 /// `key: expected …` where a number of milliseconds is not in 1 to a minute (0 too, where `zero`).

@@ -24,6 +24,17 @@ pub trait Power: Send + Sync {
     async fn on(&self) -> Result<(), PowerError>;
     /// What the driver reads back; `None` where it cannot.
     async fn read(&self) -> Result<Option<PowerState>, PowerError>;
+    /// Whether it switches the power of a USB port: what leaves that port then shows nothing of the board's supply.
+    fn switches_port(&self) -> bool {
+        false
+    }
+}
+
+/// A sense of a board's supply rail that does not go through what switches it.
+#[async_trait]
+pub trait Sense: Send + Sync {
+    /// The rail carries nothing.
+    async fn dark(&self) -> Result<bool, PowerError>;
 }
 
 /// Why power could not be switched or read.

@@ -1,0 +1,131 @@
+//! Real USB: boards by the path of their port, whatever address they get. [`Usb`] is the machine's; the rack makes
+//! one, and a [`UsbPort`] of it for each slot.
+//!
+//! # Layout
+//! - `path`: names of ports and hubs
+//! - `sysfs`, `uevent`: what the kernel knows, and what it tells
+//! - `watch`: who is on which port, from before power goes on; no arrival is missed
+//! - `guard`: nothing on a slot's port gets a driver
+//! - `port`, `pipe`: opening a boot ROM, and transfers
+//! - `hub`: power by a hub's ports
+//! - `list`: everything, for people
+//! - `libusb`: the only file that knows libusb
+//!
+//! Presence comes from the kernel's own events and sysfs, not from libusb: that needs no privilege, shows devices
+//! that are not authorised, and tells one arrival from the next.
+
+mod guard;
+mod hub;
+mod libusb;
+mod list;
+mod path;
+mod pipe;
+mod port;
+mod sysfs;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod uevent;
+mod watch;
+
+use std::io;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use self::guard::Guard;
+pub use self::guard::GuardError;
+pub use self::hub::{HubPortSettings, HubPower};
+use self::libusb::Libusb;
+pub use self::libusb::UDEV_RULE;
+pub use self::list::{Authorized, ListedDevice, ListedHub, ListedPort, list};
+pub use self::path::{HubPath, PathError, PortPath};
+use self::port::Parts;
+pub use self::port::UsbPort;
+pub use self::sysfs::Sysfs;
+use self::watch::Watcher;
+
+/// `driver = "usb"`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsbPortSettings {
+    /// The port that the board's OTG is plugged into.
+    pub port: PortPath,
+}
+
+/// This machine's USB, watched. Cheap to clone.
+#[derive(Clone)]
+pub struct Usb {
+    parts: Parts,
+}
+
+impl std::fmt::Debug for Usb {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Usb").finish_non_exhaustive()
+    }
+}
+
+impl Usb {
+    /// Starts to watch what `sysfs` shows.
+    ///
+    /// # Errors
+    /// There can be no threads.
+    pub fn start(sysfs: Sysfs) -> io::Result<Self> {
+        Self::start_with(sysfs, Arc::new(Libusb))
+    }
+
+    fn start_with(sysfs: Sysfs, opener: Arc<dyn libusb::Opener>) -> io::Result<Self> {
+        let guard = Guard::start(sysfs.clone())?;
+        let weak = Arc::downgrade(&guard);
+        let watcher = Watcher::start(sysfs.clone(), move || {
+            if let Some(guard) = weak.upgrade() {
+                guard.look();
+            }
+        })?;
+        Ok(Self {
+            parts: Parts {
+                sysfs,
+                watcher: Arc::new(watcher),
+                guard,
+                opener,
+            },
+        })
+    }
+
+    /// Keeps whatever comes to these ports without a driver, from now on. Blocking.
+    ///
+    /// # Errors
+    /// See [`GuardError`].
+    pub fn guard(&self, ports: &[PortPath]) -> Result<(), GuardError> {
+        self.parts.guard.add(ports)
+    }
+
+    /// Watches a port, from now on.
+    #[must_use]
+    pub fn port(&self, path: &PortPath) -> UsbPort {
+        UsbPort {
+            path: path.clone(),
+            presence: self.parts.watcher.port(path),
+            parts: self.parts.clone(),
+        }
+    }
+
+    /// Whether there is such a port now; else those that there are, in words. Blocking.
+    ///
+    /// # Errors
+    /// The words.
+    pub fn has_port(&self, path: &PortPath) -> Result<(), String> {
+        let known = self.parts.sysfs.all_ports().map_err(|error| {
+            let root = self.parts.sysfs.root().display();
+            format!("{root}: {error}; this machine has no USB, or its kernel no driver for it")
+        })?;
+        if known.contains(path) {
+            return Ok(());
+        }
+        Err(format!(
+            "port {path} does not exist; this machine has {}",
+            guard::told(&known)
+        ))
+    }
+}
