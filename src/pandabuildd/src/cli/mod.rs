@@ -4,6 +4,7 @@
 mod boots;
 mod chroot;
 mod console;
+mod image;
 mod ppa_reset;
 mod programs;
 mod reset;
@@ -53,6 +54,8 @@ enum Subcommands {
     Console(console::Args),
     /// Make chroot tarballs
     Chroot(chroot::Args),
+    /// Make known-good images
+    Image(image::Args),
 }
 
 /// How a subcommand ends, beside success and errors.
@@ -129,6 +132,7 @@ pub async fn run(cli: Cli) -> Exit {
         Subcommands::SshCommand(args) => ssh_command::run(args).await,
         Subcommands::Console(args) => console::run(args).await,
         Subcommands::Chroot(args) => chroot::run(args).await,
+        Subcommands::Image(args) => image::run(args).await,
     };
     ended.unwrap_or_else(|error| {
         eprintln!("pandabuildd: {}", told(&error));
@@ -245,6 +249,9 @@ mod tests {
             "ppa-reset panda01.rack1.example --no-wait --timeout 20",
             "ssh-command --allow slots --allow boots --no-wait --timeout 20 --socket /run/x",
             "chroot build --suite bookworm --arch armhf --output c.tar.zst --mirror http://mirror.example/debian",
+            "image build",
+            "image build --output image --arch armhf --suite bookworm --mirror http://mirror.example/debian --agent a \
+             --no-cache",
         ] {
             let words = std::iter::once("pandabuildd").chain(line.split_whitespace());
             if let Err(error) = Cli::try_parse_from(words) {

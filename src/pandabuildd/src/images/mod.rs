@@ -3,7 +3,13 @@
 //! disk that has changed under us must not boot anything. Files are read as files, never mapped, so that
 //! one that is cut while it is read is an error and no signal.
 
+pub mod agent;
+pub(crate) mod draft;
+pub mod kernel;
+pub mod modules;
 pub mod process;
+pub(crate) mod qemu;
+mod ramdisk;
 
 #[cfg(test)]
 mod tests;
@@ -13,10 +19,12 @@ use std::path::{Path, PathBuf};
 
 use panda_protocol::bootimg;
 use panda_protocol::digest::Sha256;
-use panda_protocol::manifest::{self, Manifest, ManifestError, Part};
+use panda_protocol::manifest::{self, Machine, Manifest, ManifestError, Part};
 use panda_protocol::omap4::rom::MAX_SECOND_STAGE;
 use sha2::Digest as _;
 use tokio::io::AsyncReadExt as _;
+
+use self::kernel::KernelError;
 
 /// How much of a file is read at once.
 const PIECE: usize = 64 * 1024;
@@ -86,9 +94,17 @@ pub enum ImageError {
         /// Why not.
         source: bootimg::BootImageError,
     },
-    /// Something that a process-machine image cannot hold.
-    #[error("process image: {0}")]
-    Process(String),
+    /// Its kernel is none.
+    #[error("image file {path}: {source}")]
+    Kernel {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        source: KernelError,
+    },
+    /// Something that an image cannot hold.
+    #[error("the image cannot be made: {0}")]
+    Unmakeable(String),
 }
 
 /// A checked image.
@@ -121,6 +137,7 @@ impl Image {
         for part in image.parts() {
             image.check(part)?;
         }
+        image.check_kernel()?;
         Ok(image)
     }
 
@@ -220,6 +237,24 @@ impl Image {
             }
         }
         Ok(())
+    }
+
+    /// A process machine's kernel is a program; any other's is a kernel of its architecture.
+    fn check_kernel(&self) -> Result<(), ImageError> {
+        match self.manifest.machine {
+            Machine::Process => return Ok(()),
+            Machine::Panda | Machine::Qemu => {}
+        }
+        let path = self.path(&self.manifest.kernel);
+        let mut head = Vec::new();
+        std::fs::File::open(&path)
+            .and_then(|file| file.take(kernel::HEAD as u64).read_to_end(&mut head))
+            .map_err(|source| ImageError::File {
+                path: path.clone(),
+                source,
+            })?;
+        kernel::check(&self.manifest.arch, &head)
+            .map_err(|source| ImageError::Kernel { path, source })
     }
 
     fn check(&self, part: &Part) -> Result<(), ImageError> {

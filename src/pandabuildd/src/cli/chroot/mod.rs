@@ -1,6 +1,6 @@
 //! `pandabuildd chroot build`: a chroot tarball for builders, made by mmdebstrap.
 
-mod binfmt;
+pub(crate) mod binfmt;
 mod pack;
 mod sources;
 
@@ -68,7 +68,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     check_word("--arch", &build.arch)?;
     let mmdebstrap = programs::find("mmdebstrap", "mmdebstrap")?;
     binfmt::check(&build.arch)?;
-    let tries = tries(&build)?;
+    let tries = tries(&build.suite, build.mirror.as_deref())?;
     let mut packer = Packer::begin(&build.output, compression)?;
     let mut result = Ok(());
     for (number, attempt) in tries.iter().enumerate() {
@@ -150,18 +150,24 @@ impl Bootstrap {
 }
 
 /// One call of mmdebstrap.
-struct Try {
-    mirrors: Vec<String>,
+#[derive(Debug, Clone)]
+pub(crate) struct Try {
+    /// Its sources, each a URL or a `deb …` line.
+    pub(crate) mirrors: Vec<String>,
     /// Said before it, when it is not the first.
-    saying: String,
+    pub(crate) saying: String,
 }
 
 /// All sources first; then, should that fail, without the pockets that a mirror may have out of step.
-fn tries(build: &Build) -> anyhow::Result<Vec<Try>> {
-    let entries = match &build.mirror {
+/// `mirror` is what `--mirror` says.
+///
+/// # Errors
+/// A mirror that is none; a machine whose apt has no source for `suite`.
+pub(crate) fn tries(suite: &str, mirror: Option<&str>) -> anyhow::Result<Vec<Try>> {
+    let entries = match mirror {
         Some(line) if line.starts_with("deb ") => {
             return Ok(vec![Try {
-                mirrors: vec![line.clone()],
+                mirrors: vec![line.to_owned()],
                 saying: String::new(),
             }]);
         }
@@ -173,13 +179,13 @@ fn tries(build: &Build) -> anyhow::Result<Vec<Try>> {
             }
             // A bare URL: mmdebstrap knows the distributions' keys.
             return Ok(vec![Try {
-                mirrors: vec![uri.clone()],
+                mirrors: vec![uri.to_owned()],
                 saying: String::new(),
             }]);
         }
-        None => host_sources(&build.suite)?,
+        None => host_sources(suite)?,
     };
-    Ok(plan(&entries, &build.suite))
+    Ok(plan(&entries, suite))
 }
 
 fn plan(entries: &[Entry], suite: &str) -> Vec<Try> {
@@ -210,8 +216,8 @@ fn plan(entries: &[Entry], suite: &str) -> Vec<Try> {
             tries.push(Try {
                 mirrors,
                 saying: format!(
-                    "that failed; going on without {left_out}, which a mirror may have out of step: the \
-                     chroot will lack those updates"
+                    "that failed; going on without {left_out}, which a mirror may have out of step: what is \
+                     made will lack those updates"
                 ),
             });
         }
