@@ -17,6 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use panda_board::Device;
 use panda_board::twin::wire::{FromDriver, FromTwin, PowerAnswer, PowerOrder, Refused};
+use panda_protocol::digest::Sha256;
 use panda_protocol::omap4::asic_id::{AsicId, Chip};
 use panda_protocol::omap4::rom::{USB_INTERFACE_CLASS, USB_VENDOR};
 use tokio::sync::{mpsc, oneshot};
@@ -337,6 +338,12 @@ impl Board {
                 .console
                 .note(&format!("aboot: command line: {}", image.cmdline));
         }
+        tracing::info!(
+            board = self.parts.name,
+            bytes = image.len(),
+            sha256 = %Sha256::of(&image),
+            "a boot image has arrived"
+        );
         self.leave_port(Power::Dark);
         match Machine::start(kind, image, &self.parts.place, &self.parts.console) {
             Ok(machine) => {
