@@ -6,6 +6,8 @@
 //! reads = true                                        read: prints `on` or `off`, exit status 0
 //! ```
 //!
+//! A sense of the rail is a command too; it prints `dark` or `live`.
+//!
 //! It has a time limit; when that is over, or nobody waits for it any more, it is killed with its whole process
 //! group. Its arguments may hold a password, so no message has them.
 
@@ -24,7 +26,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::{Power, PowerError, PowerState, check_ms};
+use crate::{Power, PowerError, PowerState, Sense, check_ms};
 
 /// What stands for the state in an argument.
 const STATE: &str = "{state}";
@@ -244,6 +246,84 @@ impl Power for CommandPower {
                 "`{}` with \"read\": expected it to print \"on\" or \"off\", got {:?}",
                 self.settings.program(),
                 self.told(&output)
+            ))),
+        }
+    }
+}
+
+/// `driver = "command"` of `[slot.sense]`.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommandSenseSettings {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// It must have ended within this.
+    #[serde(default = "four_seconds")]
+    pub limit_ms: u64,
+}
+
+/// Without its arguments.
+impl fmt::Debug for CommandSenseSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.command().fmt(f)
+    }
+}
+
+impl CommandSenseSettings {
+    /// What is wrong with these settings, as `key: what is expected`.
+    ///
+    /// # Errors
+    /// The first setting that cannot be.
+    pub fn check(&self) -> Result<(), String> {
+        if self.argv.first().is_none_or(String::is_empty) {
+            return Err("argv: expected a program and its arguments".to_owned());
+        }
+        if self.argv.iter().any(|word| word.contains('\0')) {
+            return Err("argv: a NUL cannot be in an argument".to_owned());
+        }
+        check_ms("limit_ms", self.limit_ms, false)
+    }
+
+    /// The program's file, so that a missing one is known before it is needed.
+    ///
+    /// # Errors
+    /// There is none, or nobody may execute it; as `key: what is expected`.
+    pub fn find(&self) -> Result<PathBuf, String> {
+        self.command().find()
+    }
+
+    fn command(&self) -> CommandSettings {
+        CommandSettings {
+            argv: self.argv.clone(),
+            reads: true,
+            limit_ms: self.limit_ms,
+        }
+    }
+}
+
+/// A sense of the rail that a command reads.
+#[derive(Debug, Clone)]
+pub struct CommandSense(CommandPower);
+
+impl CommandSense {
+    /// By this command.
+    #[must_use]
+    pub fn new(settings: &CommandSenseSettings) -> Self {
+        Self(CommandPower::new(settings.command()))
+    }
+}
+
+#[async_trait]
+impl Sense for CommandSense {
+    async fn dark(&self) -> Result<bool, PowerError> {
+        let output = self.0.run("sense").await?;
+        match output.trim() {
+            "dark" => Ok(true),
+            "live" => Ok(false),
+            _ => Err(PowerError::Answer(format!(
+                "`{}`, which senses the rail: expected it to print \"dark\" or \"live\", got {:?}",
+                self.0.settings.program(),
+                self.0.told(&output)
             ))),
         }
     }

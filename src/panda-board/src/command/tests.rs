@@ -173,3 +173,32 @@ async fn no_process_in(directory: &Path) -> bool {
     }
     false
 }
+
+fn sense(script: &str) -> CommandSense {
+    CommandSense::new(&CommandSenseSettings {
+        argv: ["sh", "-c", script].map(str::to_owned).to_vec(),
+        limit_ms: 20_000,
+    })
+}
+
+#[tokio::test]
+async fn a_sense_is_dark_or_live_and_nothing_else() {
+    assert!(sense("echo dark").dark().await.unwrap());
+    assert!(!sense("echo live").dark().await.unwrap());
+    for (script, says) in [
+        (
+            "echo off",
+            "expected it to print \"dark\" or \"live\", got \"off\"",
+        ),
+        ("true", "got \"\""),
+        ("echo dark; exit 3", "exit status: 3"),
+    ] {
+        let error = sense(script).dark().await.unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+    let settings = CommandSenseSettings {
+        argv: Vec::new(),
+        limit_ms: 1,
+    };
+    assert!(settings.check().unwrap_err().starts_with("argv: "));
+}

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+pub use panda_board::Sense;
 use panda_board::{Port, Power, PowerError};
 use panda_slot::BootNo;
 use tokio::time::{Instant, timeout};
@@ -35,13 +36,6 @@ impl fmt::Debug for Bench {
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
-}
-
-/// A sense of a board's supply rail that does not go through what switches it.
-#[async_trait]
-pub trait Sense: Send + Sync {
-    /// The rail carries nothing.
-    async fn dark(&self) -> Result<bool, PowerError>;
 }
 
 /// Where steps are recorded: the ledger, for one slot.

@@ -2,7 +2,8 @@
 //! [`super::evidence`]. Called by the slot's hands for every reset.
 //!
 //! Where the image keeps a USB gadget up, its leaving is part of the evidence, so the order then waits a
-//! random time first: a hostile board that leaves the port by itself must guess when.
+//! random time first: a hostile board that leaves the port by itself must guess when. A supply that switches the
+//! port too makes whatever is there leave, powered or not: then nothing can be learnt from it.
 
 use panda_board::{Device, Presence};
 use tokio::sync::watch;
@@ -35,7 +36,8 @@ pub async fn order(chain: Chain) -> Result<Ordered, Failure> {
     let mut port = chain.bench.port.watch();
     let work = async {
         let mut delay = None;
-        let mut gadget = is_gadget(*port.borrow_and_update(), settings.gadget);
+        let tells = !chain.bench.power.switches_port();
+        let mut gadget = tells && is_gadget(*port.borrow_and_update(), settings.gadget);
         if gadget {
             let chosen = random_below(settings.cut_delay_max_ms);
             sleep(ms(chosen)).await;

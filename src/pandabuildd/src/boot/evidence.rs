@@ -8,8 +8,8 @@
 //! | `readback` | the driver reads back off, after the hold as before it |
 //!
 //! A running Panda without a gadget has nothing on its port, so an empty port alone is no grade at all.
-//! A driver that switches the port's own power makes the gadget leave without the board losing power;
-//! such a rack must not count on `presence` alone.
+//! A driver that switches the port's own power makes the gadget leave without the board losing power: with such a
+//! driver there is no `presence` (`Power::switches_port`).
 
 use panda_board::{PowerState, Presence};
 use tokio::sync::watch;

@@ -1,5 +1,5 @@
-//! Tables with a `driver` key, which says what other keys they may have: `[slot.power]`, `[slot.pipe]` and
-//! `[slot.console]`. Each driver owns its settings type; here a table is read as the one that its driver names,
+//! Tables with a `driver` key, which says what other keys they may have: `[slot.power]`, `[slot.pipe]`,
+//! `[slot.console]` and `[slot.sense]`. Each driver owns its settings type; here a table is read as the one that its driver names,
 //! and a mistake keeps its exact line: that of the key whose value was being read when it was found.
 
 use std::cell::Cell;
@@ -8,11 +8,13 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use panda_board::command::CommandSettings;
+use panda_board::command::{CommandSenseSettings, CommandSettings};
 use panda_board::console::{SerialConsoleSettings, TcpConsoleSettings};
 use panda_board::proxr::{ProxrSerialSettings, ProxrTcpSettings};
+use panda_board::usb::{HubPortSettings, UsbPortSettings};
+use serde::de::value::MapAccessDeserializer;
 use serde::de::value::MapDeserializer;
-use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use toml::{Spanned, Value};
 
@@ -29,6 +31,20 @@ pub enum PowerSettings {
     ProxrSerial(ProxrSerialSettings),
     /// A command of the rack's owner.
     Command(CommandSettings),
+    /// A port of a USB hub.
+    HubPort(HubPortSettings),
+    /// Several, switched together.
+    Together(Vec<Self>),
+}
+
+impl PowerSettings {
+    /// Each supply.
+    pub fn each(&self) -> &[Self] {
+        match self {
+            Self::Together(supplies) => supplies,
+            one => std::slice::from_ref(one),
+        }
+    }
 }
 
 /// `[slot.pipe]`: the port that a board's OTG is on.
@@ -36,6 +52,15 @@ pub enum PowerSettings {
 pub enum PipeSettings {
     /// A virtual board's.
     Twin(TwinSettings),
+    /// A USB port of the master.
+    Usb(UsbPortSettings),
+}
+
+/// `[slot.sense]`: what tells whether a board's supply carries power, and does not go through what switches it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SenseSettings {
+    /// A command of the rack's owner.
+    Command(CommandSenseSettings),
 }
 
 /// `[slot.console]`: a board's serial console.
@@ -70,13 +95,14 @@ pub(super) trait Drivers: Sized {
     /// The driver's own check: `key: what is expected`.
     fn check(&self) -> Result<(), String>;
 
-    /// Every path in it that may be relative.
-    fn paths(&mut self) -> Option<&mut PathBuf>;
+    /// Takes every path in it that is relative from `base`.
+    fn rebase(&mut self, base: &Path);
 }
 
 impl Drivers for PowerSettings {
     const TABLE: &'static str = "slot.power";
-    const NAMES: &'static [&'static str] = &["twin", "proxr-tcp", "proxr-serial", "command"];
+    const NAMES: &'static [&'static str] =
+        &["twin", "proxr-tcp", "proxr-serial", "command", "hub-port"];
 
     fn read(driver: &str, keys: &Keys) -> Option<Result<Self, Mistake>> {
         Some(match driver {
@@ -84,6 +110,7 @@ impl Drivers for PowerSettings {
             "proxr-tcp" => keys.read().map(Self::ProxrTcp),
             "proxr-serial" => keys.read().map(Self::ProxrSerial),
             "command" => keys.read().map(Self::Command),
+            "hub-port" => keys.read().map(Self::HubPort),
             _ => return None,
         })
     }
@@ -94,38 +121,68 @@ impl Drivers for PowerSettings {
             Self::ProxrTcp(settings) => settings.check(),
             Self::ProxrSerial(settings) => settings.check(),
             Self::Command(settings) => settings.check(),
+            Self::HubPort(settings) => settings.check(),
+            Self::Together(supplies) => supplies.iter().try_for_each(Self::check),
         }
     }
 
-    fn paths(&mut self) -> Option<&mut PathBuf> {
+    fn rebase(&mut self, base: &Path) {
         match self {
-            Self::Twin(settings) => Some(&mut settings.socket),
-            Self::ProxrSerial(settings) => Some(&mut settings.device),
-            Self::ProxrTcp(_) | Self::Command(_) => None,
+            Self::Twin(settings) => super::rebase(base, &mut settings.socket),
+            Self::ProxrSerial(settings) => super::rebase(base, &mut settings.device),
+            Self::ProxrTcp(_) | Self::Command(_) | Self::HubPort(_) => {}
+            Self::Together(supplies) => {
+                for supply in supplies {
+                    supply.rebase(base);
+                }
+            }
         }
     }
 }
 
 impl Drivers for PipeSettings {
     const TABLE: &'static str = "slot.pipe";
-    const NAMES: &'static [&'static str] = &["twin"];
+    const NAMES: &'static [&'static str] = &["twin", "usb"];
 
     fn read(driver: &str, keys: &Keys) -> Option<Result<Self, Mistake>> {
         Some(match driver {
             "twin" => keys.read().map(Self::Twin),
+            "usb" => keys.read().map(Self::Usb),
             _ => return None,
         })
     }
 
     fn check(&self) -> Result<(), String> {
-        let Self::Twin(_) = self;
-        Ok(())
+        match self {
+            Self::Twin(_) | Self::Usb(_) => Ok(()),
+        }
     }
 
-    fn paths(&mut self) -> Option<&mut PathBuf> {
-        let Self::Twin(settings) = self;
-        Some(&mut settings.socket)
+    fn rebase(&mut self, base: &Path) {
+        match self {
+            Self::Twin(settings) => super::rebase(base, &mut settings.socket),
+            Self::Usb(_) => {}
+        }
     }
+}
+
+impl Drivers for SenseSettings {
+    const TABLE: &'static str = "slot.sense";
+    const NAMES: &'static [&'static str] = &["command"];
+
+    fn read(driver: &str, keys: &Keys) -> Option<Result<Self, Mistake>> {
+        Some(match driver {
+            "command" => keys.read().map(Self::Command),
+            _ => return None,
+        })
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let Self::Command(settings) = self;
+        settings.check()
+    }
+
+    fn rebase(&mut self, _: &Path) {}
 }
 
 impl Drivers for ConsoleSettings {
@@ -149,12 +206,83 @@ impl Drivers for ConsoleSettings {
         }
     }
 
-    fn paths(&mut self) -> Option<&mut PathBuf> {
+    fn rebase(&mut self, base: &Path) {
         match self {
-            Self::Twin(settings) => Some(&mut settings.socket),
-            Self::Serial(settings) => Some(&mut settings.device),
-            Self::Tcp(_) => None,
+            Self::Twin(settings) => super::rebase(base, &mut settings.socket),
+            Self::Serial(settings) => super::rebase(base, &mut settings.device),
+            Self::Tcp(_) => {}
         }
+    }
+}
+
+/// The most supplies of one slot.
+const MAX_SUPPLIES: usize = 4;
+
+/// `[slot.power]`, or several, `[[slot.power]]`.
+#[derive(Debug)]
+pub(super) struct PowerTables(Vec<Spanned<DriverTable<PowerSettings>>>, bool);
+
+impl PowerTables {
+    /// Each supply's table, and where it begins; `header` is where all of them do.
+    pub(super) fn each(
+        &self,
+        header: &Range<usize>,
+    ) -> impl Iterator<Item = (&DriverTable<PowerSettings>, Range<usize>)> {
+        self.0.iter().map(|table| {
+            let span = if self.1 { table.span() } else { header.clone() };
+            (table.get_ref(), span)
+        })
+    }
+
+    /// The settings of all, checked.
+    pub(super) fn settings(&self, header: &Range<usize>) -> Result<PowerSettings, Problem> {
+        if self.0.is_empty() || self.0.len() > MAX_SUPPLIES {
+            let text = format!(
+                "expected 1 to {MAX_SUPPLIES} supplies, found {}",
+                self.0.len()
+            );
+            return Err(Problem::at(header.clone(), "slot.power", text));
+        }
+        let each = self.each(header);
+        let mut all: Vec<_> = each
+            .map(|(table, span)| table.settings(span))
+            .collect::<Result<_, _>>()?;
+        Ok(match (all.pop(), all.is_empty()) {
+            (Some(one), true) => one,
+            (last, _) => {
+                all.extend(last);
+                PowerSettings::Together(all)
+            }
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for PowerTables {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(OneOrMore)
+    }
+}
+
+struct OneOrMore;
+
+impl<'de> Visitor<'de> for OneOrMore {
+    type Value = PowerTables;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a table with a `driver`, or an array of such tables")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PowerTables, A::Error> {
+        let table = DriverTable::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(PowerTables(vec![Spanned::new(0..0, table)], false))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<PowerTables, A::Error> {
+        let mut tables = Vec::new();
+        while let Some(table) = seq.next_element()? {
+            tables.push(table);
+        }
+        Ok(PowerTables(tables, true))
     }
 }
 
@@ -211,9 +339,7 @@ impl<T: Drivers> DriverTable<T> {
 
 /// With a relative path taken from `base`.
 pub(super) fn based<T: Drivers>(mut settings: T, base: &Path) -> T {
-    if let Some(path) = settings.paths() {
-        *path = super::from(base, path);
-    }
+    settings.rebase(base);
     settings
 }
 

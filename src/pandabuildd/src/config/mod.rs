@@ -18,7 +18,9 @@ use panda_protocol::launchpad::Dialect;
 use serde::Deserialize;
 use toml::Spanned;
 
-pub use self::driver::{ConsoleSettings, PipeSettings, PowerSettings, TwinSettings};
+pub use self::driver::{
+    ConsoleSettings, PipeSettings, PowerSettings, SenseSettings, TwinSettings,
+};
 pub use self::error::ConfigError;
 use self::slot::FileSlot;
 pub use self::slot::{NetworkSettings, SlotSettings};
@@ -177,6 +179,10 @@ impl Config {
             slots,
         })
     }
+}
+
+fn rebase(base: &Path, path: &mut PathBuf) {
+    *path = from(base, path);
 }
 
 /// `path`, from `base` where it is relative, and without a `.` in it.

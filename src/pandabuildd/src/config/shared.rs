@@ -1,14 +1,16 @@
-//! That no two drivers share what only one can have: a socket, a relay, a console. Serial devices by their names
+//! That no two drivers share what only one can have: a socket, a relay, a USB port, a console. Serial devices by their names
 //! here; two names of one device are told apart when the rack starts.
 
 use std::path::Path;
 
 use panda_board::proxr::Contact;
+use panda_board::usb::PortPath;
 
 use super::check::Taken;
 use super::driver::{ConsoleSettings, DriverTable, PipeSettings, PowerSettings};
 use super::error::Problem;
 use super::{File, FileSlot};
+use crate::ledger::Grade;
 
 /// The most bytes of a Unix socket's path, less its NUL.
 const MAX_SOCKET: usize = 107;
@@ -19,7 +21,19 @@ pub(super) fn check(file: &File) -> Result<(), Problem> {
     for slot in &file.slot {
         shared.slot(slot.get_ref())?;
     }
+    shared.usb()?;
+    let least = file.boot.as_ref().map(|boot| boot.get_ref().require_cut);
+    if least == Some(Grade::Presence) {
+        shared.presence_tells()?;
+    }
     Ok(())
+}
+
+/// A USB port, and where it is written.
+struct Used<'a> {
+    path: PortPath,
+    slot: &'a str,
+    span: std::ops::Range<usize>,
 }
 
 #[derive(Default)]
@@ -31,13 +45,43 @@ struct Shared<'a> {
     lines: Vec<(String, &'static str)>,
     /// The first slot on each relay board.
     boards: Vec<(&'a str, PowerSettings)>,
+    /// The ports of boards.
+    ports: Vec<Used<'a>>,
+    /// The ports that power is switched of.
+    switched: Vec<Used<'a>>,
 }
 
 impl<'a> Shared<'a> {
     fn slot(&mut self, slot: &'a FileSlot) -> Result<(), Problem> {
         let name = slot.name.get_ref();
-        let table = slot.power.get_ref();
-        let header = slot.power.span();
+        slot.power.get_ref().settings(&slot.power.span())?;
+        for (table, header) in slot.power.get_ref().each(&slot.power.span()) {
+            self.supply(table, header, name)?;
+        }
+        let pipe = slot.pipe.get_ref();
+        match pipe.settings(slot.pipe.span())? {
+            PipeSettings::Twin(twin) => self.socket(&twin.socket, pipe, name)?,
+            PipeSettings::Usb(usb) => self.ports.push(Used {
+                path: usb.port,
+                slot: name,
+                span: pipe.place("port", slot.pipe.span()),
+            }),
+        }
+        if let Some(spanned) = &slot.sense {
+            spanned.get_ref().settings(spanned.span())?;
+        }
+        if let Some(spanned) = &slot.console {
+            self.console(spanned.get_ref(), spanned.span(), name)?;
+        }
+        Ok(())
+    }
+
+    fn supply(
+        &mut self,
+        table: &DriverTable<PowerSettings>,
+        header: std::ops::Range<usize>,
+        name: &'a str,
+    ) -> Result<(), Problem> {
         let place = |key: &str| table.place(key, header.clone());
         let settings = table.settings(header.clone())?;
         let relay = |contact: Result<Contact, String>, at: String| {
@@ -67,17 +111,72 @@ impl<'a> Shared<'a> {
                     "slot.power.device",
                 )?;
             }
-            PowerSettings::Command(_) => {}
+            PowerSettings::HubPort(port) => self.switched.push(Used {
+                path: port.path(),
+                slot: name,
+                span: place("port"),
+            }),
+            PowerSettings::Command(_) | PowerSettings::Together(_) => {}
         }
-        self.one_board_one_way(name, settings, header)?;
+        self.one_board_one_way(name, settings, header)
+    }
 
-        let pipe = slot.pipe.get_ref();
-        let PipeSettings::Twin(twin) = pipe.settings(slot.pipe.span())?;
-        self.socket(&twin.socket, pipe, name)?;
-        if let Some(spanned) = &slot.console {
-            self.console(spanned.get_ref(), spanned.span(), name)?;
+    /// No board's port, and no port that is switched, is or leads to another slot's.
+    fn usb(&self) -> Result<(), Problem> {
+        let meets = |one: &PortPath, other: &PortPath| {
+            one.is_at_or_behind(other) || other.is_at_or_behind(one)
+        };
+        for (at, used) in self.ports.iter().enumerate() {
+            let mut others = self.ports[..at].iter();
+            if let Some(other) = others.find(|other| meets(&other.path, &used.path)) {
+                let text = if other.path == used.path {
+                    format!(
+                        "{}: slot {} has it already; no two slots may share one",
+                        used.path, other.slot
+                    )
+                } else {
+                    format!(
+                        "{}: slot {} is on {}, and no board is behind another's port",
+                        used.path, other.slot, other.path
+                    )
+                };
+                return Err(Problem::at(used.span.clone(), "slot.pipe.port", text));
+            }
+        }
+        for (at, used) in self.switched.iter().enumerate() {
+            let problem =
+                |text: String| Err(Problem::at(used.span.clone(), "slot.power.port", text));
+            let mut others = self.switched[..at].iter();
+            if let Some(other) = others.find(|other| meets(&other.path, &used.path)) {
+                return problem(format!(
+                    "{}: slot {} switches {} already",
+                    used.path, other.slot, other.path
+                ));
+            }
+            let mut boards = self.ports.iter();
+            if let Some(other) =
+                boards.find(|board| board.slot != used.slot && meets(&board.path, &used.path))
+            {
+                return problem(format!(
+                    "{}: the board of slot {} is on {}, and would lose its port with it",
+                    used.path, other.slot, other.path
+                ));
+            }
         }
         Ok(())
+    }
+
+    /// A gadget that leaves because its port was switched off shows nothing of the board's supply.
+    fn presence_tells(&self) -> Result<(), Problem> {
+        match self.switched.first() {
+            Some(used) => Err(Problem::at(
+                used.span.clone(),
+                "slot.power.port",
+                "boot.require_cut is `presence`, and whatever is on a port that is switched off leaves it, \
+                 powered or not; require `readback` or `sensed`",
+            )),
+            None => Ok(()),
+        }
     }
 
     fn console(

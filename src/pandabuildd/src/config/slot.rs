@@ -7,7 +7,9 @@ use panda_protocol::boot_toml::Network;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::driver::{self, ConsoleSettings, DriverTable, PipeSettings, PowerSettings};
+use super::driver::{
+    self, ConsoleSettings, DriverTable, PipeSettings, PowerSettings, PowerTables, SenseSettings,
+};
 use super::error::Problem;
 use crate::boot::ExpectedBoard;
 
@@ -25,10 +27,12 @@ pub(super) struct FileSlot {
     pub(super) network: Option<Spanned<NetworkSettings>>,
     #[serde(default)]
     board: ExpectedBoard,
-    pub(super) power: Spanned<DriverTable<PowerSettings>>,
+    pub(super) power: Spanned<PowerTables>,
     pub(super) pipe: Spanned<DriverTable<PipeSettings>>,
     #[serde(default)]
     pub(super) console: Option<Spanned<DriverTable<ConsoleSettings>>>,
+    #[serde(default)]
+    pub(super) sense: Option<Spanned<DriverTable<SenseSettings>>>,
 }
 
 /// One slot.
@@ -52,14 +56,20 @@ pub struct SlotSettings {
     pub pipe: PipeSettings,
     /// Its serial console, where there is one.
     pub console: Option<ConsoleSettings>,
+    /// What senses its supply, where there is something.
+    pub sense: Option<SenseSettings>,
 }
 
 impl FileSlot {
     /// With the drivers' tables read and checked, and relative paths taken from `base`.
     pub(super) fn settings(self, base: &Path) -> Result<SlotSettings, Problem> {
-        let power = self.power.get_ref().settings(self.power.span())?;
+        let power = self.power.get_ref().settings(&self.power.span())?;
         let pipe = self.pipe.get_ref().settings(self.pipe.span())?;
         let console = match &self.console {
+            Some(table) => Some(table.get_ref().settings(table.span())?),
+            None => None,
+        };
+        let sense = match &self.sense {
             Some(table) => Some(table.get_ref().settings(table.span())?),
             None => None,
         };
@@ -73,6 +83,7 @@ impl FileSlot {
             power: driver::based(power, base),
             pipe: driver::based(pipe, base),
             console: console.map(|console| driver::based(console, base)),
+            sense: sense.map(|sense| driver::based(sense, base)),
         })
     }
 }

@@ -1,34 +1,72 @@
-//! Makes every slot's power driver before any board is touched. What a configuration alone cannot tell is found
-//! here: a serial device that is not there, two names of one device, a program that is missing.
+//! Makes every slot's drivers before any board is touched. What a configuration alone cannot tell is found here: a
+//! serial device that is not there, two names of one device, a program that is missing, a USB port that does not exist
+//! or cannot be guarded, a hub that cannot switch its ports.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use panda_board::Power;
-use panda_board::command::CommandPower;
+use panda_board::command::{CommandPower, CommandSense};
 use panda_board::proxr::{Contact, ProxrPower, RelayBoard};
 use panda_board::serial::identify;
-use panda_board::twin::TwinPower;
+use panda_board::together::Together;
+use panda_board::twin::{TwinPort, TwinPower};
+use panda_board::usb::{HubPower, PortPath, Sysfs, Usb};
+use panda_board::{Port, Power, Sense};
 use panda_protocol::proxr::Relay;
 
 use super::RackError;
-use crate::config::{Config, ConsoleSettings, PowerSettings, SlotSettings};
+use crate::config::{
+    Config, ConsoleSettings, PipeSettings, PowerSettings, SenseSettings, SlotSettings,
+};
 
-/// The supply of each slot, in their order.
+/// One slot's drivers.
+pub(super) struct Made {
+    pub(super) power: Arc<dyn Power>,
+    pub(super) port: Arc<dyn Port>,
+    pub(super) sense: Option<Arc<dyn Sense>>,
+}
+
+/// The drivers of each slot, in their order. USB is what `sysfs` shows.
 ///
 /// # Errors
 /// [`RackError::Driver`].
-pub(super) fn powers(config: &Config) -> Result<Vec<Arc<dyn Power>>, RackError> {
-    let mut drivers = Drivers::default();
-    for slot in &config.slots {
+pub(super) async fn make(config: &Config, sysfs: Sysfs) -> Result<Vec<Made>, RackError> {
+    let slots = config.slots.clone();
+    // Hubs are asked, and drivers taken from devices: that may last.
+    let made = tokio::task::spawn_blocking(move || make_all(&slots, sysfs)).await;
+    made.map_err(|_| RackError::Interrupted)?
+}
+
+fn make_all(slots: &[SlotSettings], sysfs: Sysfs) -> Result<Vec<Made>, RackError> {
+    let mut drivers = Drivers::new(sysfs);
+    for slot in slots {
         drivers.console(slot).map_err(refused(slot, "console"))?;
     }
-    let powers = config.slots.iter();
-    powers
-        .map(|slot| drivers.power(slot).map_err(refused(slot, "power")))
-        .collect()
+    let mut made = Vec::new();
+    for slot in slots {
+        made.push(Made {
+            power: drivers.power(&slot.power).map_err(refused(slot, "power"))?,
+            port: drivers.port(slot).map_err(refused(slot, "pipe"))?,
+            sense: sense(slot).map_err(refused(slot, "sense"))?,
+        });
+    }
+    // Nothing else can be refused: now the ports are closed to all but what boots await.
+    for slot in slots {
+        drivers.guard(slot).map_err(refused(slot, "pipe"))?;
+    }
+    Ok(made)
+}
+
+fn sense(slot: &SlotSettings) -> Result<Option<Arc<dyn Sense>>, String> {
+    Ok(match &slot.sense {
+        Some(SenseSettings::Command(command)) => {
+            command.find()?;
+            Some(Arc::new(CommandSense::new(command)))
+        }
+        None => None,
+    })
 }
 
 fn refused(slot: &SlotSettings, table: &'static str) -> impl Fn(String) -> RackError {
@@ -47,8 +85,9 @@ enum Place {
     Serial(u64),
 }
 
-#[derive(Default)]
 struct Drivers {
+    sysfs: Sysfs,
+    usb: Option<Usb>,
     boards: HashMap<Place, RelayBoard>,
     relays: HashSet<(Place, Relay)>,
     /// The serial lines of consoles, and whose they are.
@@ -56,6 +95,47 @@ struct Drivers {
 }
 
 impl Drivers {
+    fn new(sysfs: Sysfs) -> Self {
+        Self {
+            sysfs,
+            usb: None,
+            boards: HashMap::new(),
+            relays: HashSet::new(),
+            consoles: HashMap::new(),
+        }
+    }
+
+    fn port(&mut self, slot: &SlotSettings) -> Result<Arc<dyn Port>, String> {
+        match &slot.pipe {
+            PipeSettings::Twin(twin) => Ok(Arc::new(TwinPort::spawn(&twin.socket))),
+            PipeSettings::Usb(settings) => {
+                let usb = self.usb()?;
+                usb.has_port(&settings.port)
+                    .map_err(|text| format!("port: {text}"))?;
+                Ok(Arc::new(usb.port(&settings.port)))
+            }
+        }
+    }
+
+    fn guard(&self, slot: &SlotSettings) -> Result<(), String> {
+        let (PipeSettings::Usb(settings), Some(usb)) = (&slot.pipe, &self.usb) else {
+            return Ok(());
+        };
+        let port: &PortPath = &settings.port;
+        usb.guard(std::slice::from_ref(port))
+            .map_err(|error| format!("port: {error}"))
+    }
+
+    /// The machine's USB, watched from the first use on.
+    fn usb(&mut self) -> Result<Usb, String> {
+        if let Some(usb) = &self.usb {
+            return Ok(usb.clone());
+        }
+        let usb = Usb::start(self.sysfs.clone())
+            .map_err(|error| format!("USB cannot be watched: {error}"))?;
+        Ok(self.usb.insert(usb).clone())
+    }
+
     fn console(&mut self, slot: &SlotSettings) -> Result<(), String> {
         let Some(ConsoleSettings::Serial(serial)) = &slot.console else {
             return Ok(());
@@ -70,12 +150,17 @@ impl Drivers {
         }
     }
 
-    fn power(&mut self, slot: &SlotSettings) -> Result<Arc<dyn Power>, String> {
-        Ok(match &slot.power {
+    fn power(&mut self, settings: &PowerSettings) -> Result<Arc<dyn Power>, String> {
+        Ok(match settings {
             PowerSettings::Twin(twin) => Arc::new(TwinPower::new(&twin.socket)),
             PowerSettings::Command(command) => {
                 command.find()?;
                 Arc::new(CommandPower::new(command.clone()))
+            }
+            PowerSettings::HubPort(hub) => Arc::new(HubPower::find(hub, &self.sysfs)?),
+            PowerSettings::Together(supplies) => {
+                let supplies = supplies.iter().map(|supply| self.power(supply));
+                Arc::new(Together::new(supplies.collect::<Result<_, _>>()?))
             }
             PowerSettings::ProxrTcp(proxr) => {
                 let place = Place::Tcp(proxr.address.0);
@@ -138,6 +223,11 @@ mod tests {
         Config::parse(&text, Path::new("/rack.toml")).unwrap()
     }
 
+    fn powers(config: &Config) -> Result<Vec<Arc<dyn Power>>, RackError> {
+        let made = make_all(&config.slots, Sysfs::at("/nonexistent"))?;
+        Ok(made.into_iter().map(|made| made.power).collect())
+    }
+
     fn refusal(slots: &[&str]) -> String {
         match powers(&config(slots)) {
             Ok(_) => panic!("{slots:?} was not refused"),
@@ -175,9 +265,9 @@ mod tests {
             "power = { driver = \"twin\", socket = \"power\" }",
             "power = { driver = \"proxr-tcp\", address = \"127.0.0.1\", relay = 1 }",
         ]);
-        let mut drivers = Drivers::default();
+        let mut drivers = Drivers::new(Sysfs::default());
         for slot in &config.slots {
-            drivers.power(slot).unwrap();
+            drivers.power(&slot.power).unwrap();
         }
         assert_eq!(drivers.boards.len(), 2);
         powers(&config).unwrap()[2].off().await.unwrap();

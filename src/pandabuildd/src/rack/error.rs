@@ -72,7 +72,7 @@ pub enum RackError {
     Driver {
         /// The slot.
         slot: String,
-        /// `power` or `console`.
+        /// `power`, `pipe`, `sense` or `console`.
         table: &'static str,
         /// `key: what is wrong`.
         problem: String,

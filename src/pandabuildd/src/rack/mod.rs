@@ -16,8 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use panda_board::Power;
-use panda_board::twin::TwinPort;
+use panda_board::usb::Sysfs;
 use panda_http::pinned::public_client_config;
 use panda_http::{Identity, ServerSettings};
 use panda_slot::{AttemptNo, Slot};
@@ -29,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::error::RackError;
 pub use self::state::StateLock;
-use crate::config::{Config, PipeSettings, SlotSettings};
+use crate::config::{Config, SlotSettings};
 use crate::console::{self, Consoles, Current, Recorder};
 use crate::control::{self, Desk, Operated, Rpc};
 use crate::depot::{Depot, Inputs};
@@ -73,7 +72,7 @@ impl Rack {
         let webservice = config.webservice.clone().map(WebService::new).transpose()?;
         let webservice = webservice.map(Arc::new);
         let rpcs = rpcs(&config)?;
-        let powers = drivers::powers(&config)?;
+        let made = drivers::make(&config, Sysfs::default()).await?;
         let listeners = Listeners::bind(&config).await?;
         let control = control::bind(&state.join(control::SOCKET))?;
 
@@ -115,8 +114,8 @@ impl Rack {
         let mut operated = Vec::new();
         let mut consoles = Consoles::new();
         let mut prepared = Vec::new();
-        for (settings, power) in config.slots.iter().zip(powers) {
-            prepared.push(assembly.prepare(settings, power).await?);
+        for (settings, drivers) in config.slots.iter().zip(made) {
+            prepared.push(assembly.prepare(settings, drivers).await?);
         }
         // Nothing can be refused any more: from here on boards are touched.
         for ((settings, mut prepared), rpc) in config.slots.iter().zip(prepared).zip(rpcs) {
@@ -297,7 +296,7 @@ impl Assembly<'_> {
     async fn prepare(
         &self,
         settings: &SlotSettings,
-        power: Arc<dyn Power>,
+        drivers: drivers::Made,
     ) -> Result<Prepared, RackError> {
         let name = settings.name.get_ref();
         let initial = self.ledger.load_slot(name).await?;
@@ -308,16 +307,15 @@ impl Assembly<'_> {
             RackError::State { path, source }
         })?;
         let console = self.console(settings)?;
-        let PipeSettings::Twin(pipe) = &settings.pipe;
         let rig = Rig::new(RigParts {
             slot: name.clone(),
             link: *settings.link.get_ref(),
             depot_address: self.config.depot.address(),
             network: settings.network(),
             expected: settings.board,
-            power,
-            port: Arc::new(TwinPort::spawn(&pipe.socket)),
-            sense: None,
+            power: drivers.power,
+            port: drivers.port,
+            sense: drivers.sense,
             image: self.image.clone(),
             master: self.master.clone(),
             ledger: self.ledger.clone(),

@@ -168,7 +168,9 @@ mod tests {
         );
         assert_eq!(config.front.listen.unwrap().to_string(), "127.0.0.1:8221");
         assert_eq!(config.rack.state_dir, Path::new("/state"));
-        let PipeSettings::Twin(pipe) = &config.slots[1].pipe;
+        let PipeSettings::Twin(pipe) = &config.slots[1].pipe else {
+            panic!("{:?}", config.slots[1].pipe)
+        };
         assert_eq!(
             pipe.socket,
             Path::new("/state/twin/boards/panda02/pipe.sock")
