@@ -189,6 +189,12 @@ impl Source {
         })
     }
 
+    /// Which server it is: scheme, host and port.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        self.url.origin().ascii_serialization()
+    }
+
     /// For people: without user, password, query and fragment, and cut.
     fn place(&self) -> String {
         let port = self
@@ -273,6 +279,16 @@ impl Downloader {
                     seconds: limit.as_secs(),
                 })
             })
+    }
+
+    /// Whether the server of `source` answers within `limit`, be it a refusal; the file is not fetched.
+    pub async fn answers(&self, source: &Source, limit: Duration) -> bool {
+        match tokio::time::timeout(limit, self.find(source)).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(DownloadError::Status { status, .. })) => status < 500,
+            Ok(Err(error)) => matches!(error, DownloadError::Redirect { .. }),
+            Err(_) => false,
+        }
     }
 
     /// Follows redirects to the answer that is the file.

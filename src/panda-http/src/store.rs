@@ -42,6 +42,8 @@ pub struct Store(Arc<Shared>);
 struct Shared {
     directory: PathBuf,
     max: u64,
+    /// Bytes of the disk that are left free.
+    leave: u64,
     state: Mutex<State>,
 }
 
@@ -95,6 +97,18 @@ pub enum StoreError {
         /// The store's bound.
         max: u64,
     },
+    /// The disk has no room, and nothing may go that would make it.
+    #[error(
+        "the file cache's disk is full: {free} bytes are free, and {needed} are needed beside {leave} that stay free"
+    )]
+    Disk {
+        /// How many bytes were wanted.
+        needed: u64,
+        /// How many are free.
+        free: u64,
+        /// How many stay free.
+        leave: u64,
+    },
     /// The bytes have another hash.
     #[error("the file's SHA-1 is not the expected one")]
     Mismatch,
@@ -139,6 +153,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::Directory`].
     pub fn open(directory: &Path, max: u64) -> Result<Self, StoreError> {
+        Self::open_leaving(directory, max, 0)
+    }
+
+    /// As [`Store::open`]; `leave` bytes of the disk stay free for others, whatever `max` is.
+    ///
+    /// # Errors
+    /// [`StoreError::Directory`].
+    pub fn open_leaving(directory: &Path, max: u64, leave: u64) -> Result<Self, StoreError> {
         let failed = |source| StoreError::Directory {
             directory: directory.to_owned(),
             source,
@@ -152,6 +174,7 @@ impl Store {
         let shared = Shared {
             directory: directory.to_owned(),
             max,
+            leave,
             state: Mutex::new(state),
         };
         Ok(Self(Arc::new(shared)))
@@ -193,6 +216,34 @@ impl Store {
     /// Lets go of all that `owner` has pinned.
     pub fn unpin(&self, owner: &str) {
         self.0.lock().pins.remove(owner);
+    }
+
+    /// Lets go of a file that `owner` has pinned, if it is not there.
+    pub fn unpin_absent(&self, owner: &str, sha1: Sha1) {
+        let mut state = self.0.lock();
+        if state.files.contains_key(&sha1) {
+            return;
+        }
+        if let Some(pins) = state.pins.get_mut(owner) {
+            pins.remove(&sha1);
+            if pins.is_empty() {
+                state.pins.remove(owner);
+            }
+        }
+    }
+
+    /// How many files `owner` has pinned.
+    #[must_use]
+    pub fn pinned(&self, owner: &str) -> usize {
+        self.0.lock().pins.get(owner).map_or(0, HashSet::len)
+    }
+
+    /// Sees to it that as much of the disk is free as is to stay free, by what nobody has pinned.
+    ///
+    /// # Errors
+    /// [`StoreError::Disk`]: not enough may go; or the disk cannot be examined.
+    pub fn relieve(&self) -> Result<(), StoreError> {
+        self.0.lock().make_room(0, &self.0)
     }
 
     /// A new file, written by the caller.
@@ -396,6 +447,16 @@ impl Shared {
     fn path(&self, sha1: Sha1) -> PathBuf {
         self.directory.join(sha1.to_string())
     }
+
+    /// How many bytes of the disk are free, where that matters.
+    fn free(&self) -> io::Result<Option<u64>> {
+        if self.leave == 0 {
+            return Ok(None);
+        }
+        let disk = nix::sys::statvfs::statvfs(&self.directory)?;
+        let free = wide(disk.blocks_available()).saturating_mul(wide(disk.fragment_size()));
+        Ok(Some(free))
+    }
 }
 
 impl State {
@@ -433,17 +494,18 @@ impl State {
         self.bytes -= self.files.remove(&sha1).map_or(0, |entry| entry.bytes);
     }
 
-    /// Reserves `more` bytes, evicting what must go; evicts nothing if that would not be enough.
+    /// Reserves `more` bytes of store and disk, evicting what must go; evicts nothing if that would not be enough.
     fn make_room(&mut self, more: u64, shared: &Shared) -> Result<(), StoreError> {
-        let full = || StoreError::Full {
-            needed: more,
-            max: shared.max,
-        };
         let wanted = self
             .bytes
             .saturating_add(self.reserved)
             .saturating_add(more);
-        let mut excess = wanted.saturating_sub(shared.max);
+        let free = shared.free()?;
+        let over = wanted.saturating_sub(shared.max);
+        let short = free.map_or(0, |free| {
+            more.saturating_add(shared.leave).saturating_sub(free)
+        });
+        let mut excess = over.max(short);
         if excess > 0 {
             let pinned: HashSet<_> = self.pins.values().flatten().copied().collect();
             let mut loose: Vec<_> = self
@@ -452,15 +514,26 @@ impl State {
                 .map(|(sha1, entry)| (*sha1, *entry))
                 .collect();
             loose.retain(|(sha1, _)| !pinned.contains(sha1));
-            if loose.iter().map(|(_, entry)| entry.bytes).sum::<u64>() < excess {
-                return Err(full());
+            let may_go = loose.iter().map(|(_, entry)| entry.bytes).sum::<u64>();
+            if may_go < over {
+                return Err(StoreError::Full {
+                    needed: more,
+                    max: shared.max,
+                });
+            }
+            if may_go < short {
+                return Err(StoreError::Disk {
+                    needed: more,
+                    free: free.unwrap_or(0),
+                    leave: shared.leave,
+                });
             }
             loose.sort_by_key(|(_, entry)| entry.used);
             for (sha1, entry) in loose {
                 if excess == 0 {
                     break;
                 }
-                failpoint::around(failpoint::EVICT, || remove(&shared.path(sha1)))?;
+                remove(&shared.path(sha1))?;
                 self.forget(sha1);
                 excess = excess.saturating_sub(entry.bytes);
             }
@@ -468,6 +541,11 @@ impl State {
         self.reserved += more;
         Ok(())
     }
+}
+
+/// The kernel's numbers have 32 bits on a board and 64 elsewhere.
+fn wide(number: impl Into<u64>) -> u64 {
+    number.into()
 }
 
 /// The files of a store's directory, the least recently used first; removes drafts.

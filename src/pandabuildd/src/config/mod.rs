@@ -158,6 +158,8 @@ impl Config {
         rack.image = from(base, &rack.image);
         let mut slot_task = file.slot_task.map(Spanned::into_inner).unwrap_or_default();
         slot_task.dialect = rack.dialect;
+        let mut filecache = file.filecache.map(Spanned::into_inner).unwrap_or_default();
+        filecache.dialect = rack.dialect;
         let slots = file
             .slot
             .into_iter()
@@ -167,7 +169,7 @@ impl Config {
             rack,
             front: file.front.map(Spanned::into_inner).unwrap_or_default(),
             depot: file.depot.into_inner(),
-            filecache: file.filecache.map(Spanned::into_inner).unwrap_or_default(),
+            filecache,
             boot: file.boot.map(Spanned::into_inner).unwrap_or_default(),
             guest: file.guest.map(Spanned::into_inner).unwrap_or_default(),
             slot_task,

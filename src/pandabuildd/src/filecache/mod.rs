@@ -3,14 +3,21 @@
 //! `ensurepresent` until the slot's build has ended or it is reset.
 //!
 //! ```text
-//! ensurepresent ─▶ pin in the ledger, then in the store ─▶ there? ── "Cache"
-//!                                                          └─ download, shared ── "Download"
+//! ensurepresent ─▶ pin in the store ─▶ there? ── pin in the ledger ── "Cache"
+//!                                      └─ download, shared, tried again ── pin in the ledger ── "Download"
+//!                                                                       └─ no pin ── why not
 //! build ended, reset ─▶ unpin in the store, then in the ledger        start ─▶ the ledger's pins again
 //! ```
 //!
 //! Pins are written by one task in the order in which they were asked for, so that the end of one build
 //! never takes away the pins of the next.
 
+//!
+//! - `patience`: what is tried again, and for how long
+//! - `health`: whether a build would have its inputs at all
+
+mod health;
+mod patience;
 mod settings;
 
 use std::io;
@@ -23,13 +30,20 @@ use panda_http::{ClientError, Downloader, Fetched, Source, Store, StoreError};
 use panda_protocol::digest::Sha1;
 use panda_protocol::launchpad::EnsurePresent;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout_at};
 
+use self::health::Health;
+use self::patience::{Failure, Patience};
 pub use self::settings::FilecacheSettings;
 use crate::depot::Inputs;
 use crate::ledger::{Ledger, LedgerError};
 
 /// Changes of pins that may wait to be written.
 const QUEUE: usize = 1024;
+/// The most inputs that one slot may hold.
+const MAX_PINS: usize = 10_000;
+/// From how many tries in a row without an answer on a server is thought dead.
+const DEAD: u32 = 2;
 
 /// Why there is no file cache.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +67,8 @@ pub enum FilecacheError {
 pub struct Filecache {
     store: Store,
     downloader: Downloader,
+    settings: Arc<FilecacheSettings>,
+    health: Health,
     pins: mpsc::Sender<PinChange>,
 }
 
@@ -87,7 +103,7 @@ impl Filecache {
         settings: &FilecacheSettings,
         ledger: Ledger,
     ) -> Result<Self, FilecacheError> {
-        let store = Store::open(directory, settings.max_bytes)?;
+        let store = Store::open_leaving(directory, settings.max_bytes, settings.free_min_bytes)?;
         for (slot, sha1) in ledger.pins().await? {
             store.pin(&slot, sha1);
         }
@@ -95,8 +111,10 @@ impl Filecache {
         let (pins, changes) = mpsc::channel(QUEUE);
         tokio::spawn(write_pins(ledger, changes));
         Ok(Self {
+            health: Health::new(store.clone(), downloader.clone(), settings),
             store,
             downloader,
+            settings: Arc::new(settings.clone()),
             pins,
         })
     }
@@ -125,12 +143,12 @@ impl Filecache {
                 Err(error) => no(error),
             };
         };
-        if let Err(error) = self.pin(slot, sha1).await {
-            return no(error);
+        if self.store.pinned(slot) >= MAX_PINS {
+            return no(format!("Error: a build may have {MAX_PINS} inputs at most"));
         }
         let fetched = match Source::new(&url, &call.username, &call.password) {
-            Ok(source) => self.store.fetch(sha1, &self.downloader, &source).await,
-            Err(error) => Err(error.into()),
+            Ok(source) => self.fetch(slot, sha1, &source).await,
+            Err(error) => Err(StoreError::from(error).told()),
         };
         match fetched {
             Ok(Fetched::Cached) => Present {
@@ -141,11 +159,65 @@ impl Filecache {
                 present: true,
                 info: "Download".into(),
             },
-            Err(error) => {
-                tracing::warn!(slot, %sha1, %error, "an input was not fetched");
-                no(error.told())
+            Err(told) => no(told),
+        }
+    }
+
+    /// Why a build would not have its inputs now, if so: for Launchpad, without secrets.
+    pub async fn trouble(&self) -> Option<String> {
+        self.health.trouble().await
+    }
+
+    /// Has the file, and keeps it for `slot`; else the reason, fit for Launchpad. What may pass by itself is
+    /// tried again.
+    async fn fetch(&self, slot: &str, sha1: Sha1, source: &Source) -> Result<Fetched, String> {
+        // A file that does not come is not waited for by a pin, be the caller still there or not.
+        let _unless_it_comes = Unpin {
+            store: &self.store,
+            slot,
+            sha1,
+        };
+        let mut patience = Patience::new(&self.settings);
+        loop {
+            self.store.pin(slot, sha1);
+            let error = match self.once(sha1, source, &patience).await {
+                Ok(fetched) => {
+                    self.health.well(source);
+                    // Another call for it that failed may have let go.
+                    self.store.pin(slot, sha1);
+                    if self.store.contains(sha1) {
+                        return self.pin(slot, sha1).await.map(|()| fetched);
+                    }
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let pause = patience.next(&error);
+            tracing::warn!(slot, %sha1, %error, ?pause, "an input was not fetched");
+            match Failure::of(&error) {
+                Failure::Server if pause.is_none() || patience.server_failures >= DEAD => {
+                    self.health.no_answer(source, &error.to_string());
+                }
+                Failure::Room => self.health.cannot_write(),
+                Failure::Server | Failure::Content | Failure::Final => {}
+            }
+            match pause {
+                Some(pause) => sleep(pause).await,
+                None => return Err(error.told()),
             }
         }
+    }
+
+    async fn once(
+        &self,
+        sha1: Sha1,
+        source: &Source,
+        patience: &Patience,
+    ) -> Result<Fetched, StoreError> {
+        let fetch = self.store.fetch(sha1, &self.downloader, source);
+        timeout_at(patience.until(), fetch)
+            .await
+            .unwrap_or(Err(StoreError::Waited(self.settings.wait())))
     }
 
     /// Whether the file is there; if so, it stays for `slot`.
@@ -182,6 +254,19 @@ impl Filecache {
             }
             Err(_) => Err("the daemon is stopping".to_owned()),
         }
+    }
+}
+
+/// Lets go of a file that has not come when its call is over, however it is.
+struct Unpin<'a> {
+    store: &'a Store,
+    slot: &'a str,
+    sha1: Sha1,
+}
+
+impl Drop for Unpin<'_> {
+    fn drop(&mut self) {
+        self.store.unpin_absent(self.slot, self.sha1);
     }
 }
 

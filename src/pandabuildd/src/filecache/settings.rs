@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use panda_http::download::DownloadSettings;
+use panda_protocol::launchpad::Dialect;
 use serde::{Deserialize, Serialize};
 
 /// How large the cache may become, and how long a download may take.
@@ -22,6 +23,21 @@ pub struct FilecacheSettings {
     /// How long one `ensurepresent` is kept waiting, in milliseconds; a download goes on behind it. Less
     /// than the manager's patience: ten minutes today, 40 s in 2011.
     pub wait_ms: u64,
+    /// The pause before a download that failed is tried again, in milliseconds; it doubles each time.
+    pub retry_first_ms: u64,
+    /// The longest such pause, in milliseconds.
+    pub retry_most_ms: u64,
+    /// Bytes of the disk that the cache leaves free for everything else; below them no slot takes builds.
+    pub free_min_bytes: u64,
+    /// How long slots take no builds because a server does not answer, in milliseconds, unless it does before.
+    /// Less than five of the manager's scans, which count.
+    pub shun_ms: u64,
+    /// How often such a server is looked at, and how long it may take to answer that, in milliseconds.
+    pub look_ms: u64,
+    /// Which manager the rack speaks to. A setting of the rack, not of this part: whoever assembles the
+    /// rack fills it in.
+    #[serde(skip)]
+    pub dialect: Dialect,
 }
 
 impl Default for FilecacheSettings {
@@ -33,10 +49,18 @@ impl Default for FilecacheSettings {
             read_ms: 60_000,
             total_ms: 1_800_000,
             wait_ms: 540_000,
+            retry_first_ms: 1_000,
+            retry_most_ms: 15_000,
+            free_min_bytes: 64 << 20,
+            shun_ms: 60_000,
+            look_ms: 5_000,
+            dialect: Dialect::Current,
         }
     }
 }
 
+/// 2011's manager gives an answer 40 s, whatever `wait_ms` says.
+const WAIT_2011: Duration = Duration::from_secs(35);
 /// The longest that anything may be given: a day.
 const LONGEST_MS: u64 = 24 * 3_600_000;
 
@@ -51,6 +75,10 @@ impl FilecacheSettings {
             ("read_ms", self.read_ms),
             ("total_ms", self.total_ms),
             ("wait_ms", self.wait_ms),
+            ("retry_first_ms", self.retry_first_ms),
+            ("retry_most_ms", self.retry_most_ms),
+            ("shun_ms", self.shun_ms),
+            ("look_ms", self.look_ms),
         ] {
             if !(1..=LONGEST_MS).contains(&value) {
                 return Err(format!(
@@ -76,12 +104,21 @@ impl FilecacheSettings {
         Ok(())
     }
 
+    /// How long one `ensurepresent` is kept waiting.
+    pub(super) fn wait(&self) -> Duration {
+        let wait = Duration::from_millis(self.wait_ms);
+        match self.dialect {
+            Dialect::Current => wait,
+            Dialect::Y2011 => wait.min(WAIT_2011),
+        }
+    }
+
     pub(super) fn download(&self) -> DownloadSettings {
         DownloadSettings {
             connect_limit: Duration::from_millis(self.connect_ms),
             read_limit: Duration::from_millis(self.read_ms),
             total_limit: Duration::from_millis(self.total_ms),
-            wait_limit: Duration::from_millis(self.wait_ms),
+            wait_limit: self.wait(),
             max_bytes: self.file_max_bytes,
         }
     }
@@ -102,6 +139,21 @@ mod tests {
     }
 
     #[test]
+    fn in_2011_nobody_waits_longer_than_that_manager_does() {
+        let wait = |dialect, wait_ms| {
+            let settings = FilecacheSettings {
+                dialect,
+                wait_ms,
+                ..FilecacheSettings::default()
+            };
+            settings.download().wait_limit.as_millis()
+        };
+        assert_eq!(wait(Dialect::Current, 540_000), 540_000);
+        assert_eq!(wait(Dialect::Y2011, 540_000), 35_000);
+        assert_eq!(wait(Dialect::Y2011, 20_000), 20_000);
+    }
+
+    #[test]
     fn the_defaults_pass_their_own_check_and_nothing_may_be_zero() {
         assert_eq!(FilecacheSettings::default().check(), Ok(()));
         for key in [
@@ -111,6 +163,10 @@ mod tests {
             "read_ms",
             "total_ms",
             "wait_ms",
+            "retry_first_ms",
+            "retry_most_ms",
+            "shun_ms",
+            "look_ms",
         ] {
             let settings: FilecacheSettings = toml::from_str(&format!("{key} = 0")).unwrap();
             let problem = settings.check().unwrap_err();

@@ -1,5 +1,7 @@
 //! The cache over loopback, with a ledger on a real disk.
 
+mod trouble;
+
 use panda_http::body::{Body, bytes_response, text_response};
 use panda_http::{ServerSettings, serve};
 use panda_protocol::launchpad::Sum;
@@ -51,8 +53,17 @@ fn call(url: Option<String>, password: &str) -> EnsurePresent {
     }
 }
 
+/// What does not come is given up soon.
+fn settings() -> FilecacheSettings {
+    FilecacheSettings {
+        wait_ms: 5_000,
+        retry_first_ms: 1,
+        ..FilecacheSettings::default()
+    }
+}
+
 async fn open(state: &Path) -> (Filecache, Ledger) {
-    open_with(state, &FilecacheSettings::default()).await
+    open_with(state, &settings()).await
 }
 
 async fn open_with(state: &Path, settings: &FilecacheSettings) -> (Filecache, Ledger) {
@@ -137,7 +148,8 @@ async fn after_a_restart_what_is_pinned_is_not_evicted_until_it_is_let_go() {
     // Room for either file, not for both.
     let settings = FilecacheSettings {
         max_bytes: 20,
-        ..FilecacheSettings::default()
+        wait_ms: 100,
+        ..settings()
     };
     let (cache, _) = open_with(state.path(), &settings).await;
     let good = call(Some(format!("{base}/good")), "secret");

@@ -4,12 +4,12 @@
 //!
 //! | method | answered from |
 //! | --- | --- |
-//! | `status`, `status_dict` | what the slot's view tells a manager; the log tail from its results |
-//! | `echo`, `info` | faults exactly when `status` does, so that a slot between boots looks like no builder |
+//! | `status`, `status_dict` | what the slot's view tells a manager; the log tail, and further fields of the worker's own, from its results |
+//! | `echo`, `info` | faults when `status` does, so that a slot between boots looks like no builder |
 //! | `ensurepresent` | the file cache, for this slot |
 //! | `build` | its type, the file cache, then the slot |
 //! | `abort`, `clean` | the slot |
-//! | `proxy_info` | the running build's arguments |
+//! | `proxy_info` | what the worker said of its build's proxy |
 //! | `filecache/buildlog` | the log of the build that runs or is kept |
 //! | `filecache/<sha1>` | a result of the build that is kept; never an input |
 
@@ -29,8 +29,7 @@ use panda_slot::{Answer, Told};
 
 pub use self::settings::FrontSettings;
 use crate::filecache::Filecache;
-use crate::guest::{LOG_NAME, Results};
-use crate::ledger::Ledger;
+use crate::guest::{LOG_NAME, Results, Words};
 use crate::slot::{SlotClosed, SlotHandle};
 
 /// What `builder_version` says.
@@ -79,25 +78,17 @@ pub struct SlotFront {
     face: Face,
     results: Results,
     filecache: Filecache,
-    ledger: Ledger,
 }
 
 impl SlotFront {
     /// The front of `slot`.
     #[must_use]
-    pub fn new(
-        slot: SlotHandle,
-        face: Face,
-        results: Results,
-        filecache: Filecache,
-        ledger: Ledger,
-    ) -> Self {
+    pub fn new(slot: SlotHandle, face: Face, results: Results, filecache: Filecache) -> Self {
         Self {
             slot,
             face,
             results,
             filecache,
-            ledger,
         }
     }
 
@@ -107,7 +98,19 @@ impl SlotFront {
             .told(self.face.dialect, self.face.virtualized)
     }
 
-    /// Faults when `status` does.
+    /// What `status` tells. IDLE invites a dispatch, and one without inputs would count against builder and
+    /// job; `echo` and `info` still answer, because a manager that has just reset the builder asks no more.
+    async fn told_to_dispatch(&self) -> Told {
+        match self.told() {
+            Told::Idle => match self.filecache.trouble().await {
+                Some(reason) => panda_slot::between_boots(self.face.dialect, reason),
+                None => Told::Idle,
+            },
+            told => told,
+        }
+    }
+
+    /// Faults when `status` does for want of a board.
     fn awake(&self) -> Result<(), Fault> {
         match self.told() {
             Told::Fault { reason } => Err(fault(reason)),
@@ -116,7 +119,7 @@ impl SlotFront {
     }
 
     async fn status(&self, dialect: Dialect) -> Result<Value, Fault> {
-        let status = match self.told() {
+        let status = match self.told_to_dispatch().await {
             Told::Idle => Status::Idle,
             Told::Building { build_id, attempt } => Status::Building {
                 build_id,
@@ -129,11 +132,12 @@ impl SlotFront {
             } => Status::Waiting { build_id, outcome },
             Told::Fault { reason } => return Err(fault(reason)),
         };
+        let extra = self.words().await.unwrap_or_default().status;
         let version = Some(VERSION.to_owned());
         Ok(StatusReport {
             version,
             status,
-            extra: Default::default(),
+            extra,
         }
         .to_value(dialect))
     }
@@ -203,32 +207,20 @@ impl SlotFront {
         Ok(missing)
     }
 
-    async fn proxy_info(&self) -> Result<Value, Fault> {
-        let none = || fault("no build with a proxy is running");
+    /// What the worker of the build that runs or is kept has said of it; none where there is no build.
+    async fn words(&self) -> Option<Words> {
         let view = self.slot.view();
-        let attempt = view.slot.live().ok_or_else(none)?.attempt;
-        let record = self.ledger.attempt(self.slot.name(), attempt).await.map_err(|error| {
-            tracing::error!(slot = self.slot.name(), %error, "a build's arguments cannot be read");
-            fault("the master cannot read its ledger")
-        })?;
-        let call = record.and_then(|record| record.call).ok_or_else(none)?;
-        let endpoint = call
-            .args
-            .get("revocation_endpoint")
-            .ok_or_else(none)?
-            .clone();
-        let fetch_service = matches!(
-            call.args.get("use_fetch_service"),
-            Some(Value::Boolean(true))
-        );
-        let fields = [
-            (
-                "use_fetch_service".to_owned(),
-                Value::Boolean(fetch_service),
-            ),
-            ("revocation_endpoint".to_owned(), endpoint),
-        ];
-        Ok(Value::Struct(fields.into_iter().collect()))
+        let live = view.slot.live().map(|build| build.attempt);
+        let attempt = live.or(view.slot.kept.as_ref().map(|kept| kept.attempt))?;
+        Some(self.results.words(attempt).await)
+    }
+
+    /// Launchpad asks when the build has ended, to close the proxy's session.
+    async fn proxy_info(&self) -> Result<Value, Fault> {
+        let proxy = self.words().await.and_then(|words| words.proxy);
+        proxy
+            .map(Value::Struct)
+            .ok_or_else(|| fault("there is no build with a proxy"))
     }
 }
 

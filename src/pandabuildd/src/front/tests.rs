@@ -1,12 +1,14 @@
 //! The front over loopback: a real listener and the real cache, ledger and slot's task; only the slot's hands
 //! are scripted.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use dxr::Value;
 use panda_http::client::{BuildAnswer, ClientLimits};
 use panda_http::endpoint::{ClientError, EndpointSettings};
 use panda_http::{BuilderClient, Endpoint, pinned};
+use panda_protocol::launchpad::xml;
 use panda_protocol::launchpad::{BuildId, BuildStatus, EnsurePresent, Outcome, Sum};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,6 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::routes::{Hosts, Routes};
 use super::*;
 use crate::filecache::FilecacheSettings;
+use crate::ledger::Ledger;
 use crate::slot;
 use crate::testing::{Asked, ScriptedHands};
 
@@ -56,13 +59,7 @@ async fn bench(dialect: Dialect) -> Bench {
         announced: Arc::new(|| None),
     };
     let results = Results::at(state.path(), "panda01", &[]).unwrap();
-    let front = Arc::new(SlotFront::new(
-        slot.clone(),
-        face,
-        results,
-        filecache,
-        ledger,
-    ));
+    let front = Arc::new(SlotFront::new(slot.clone(), face, results, filecache));
     let mut hosts = Hosts::default();
     hosts.insert("Panda01.Rack.example", front.clone());
     let (address, stop) = serve(Routes {
@@ -286,26 +283,109 @@ async fn builds_that_cannot_be_are_refused_in_the_protocols_words_and_change_not
     assert_eq!(bench.slot.view().slot.attempt, 0);
 }
 
+/// What a worker said of its build, as the guest keeps it.
+fn keep_words(bench: &Bench, attempt: panda_slot::AttemptNo, words: BTreeMap<String, Value>) {
+    let directory = bench.front.results.attempt(attempt);
+    std::fs::create_dir_all(&directory).unwrap();
+    let text = xml::encode_answer(&Ok(Value::Struct(words))).unwrap();
+    std::fs::write(directory.join("words.xml"), text).unwrap();
+}
+
 #[tokio::test]
-async fn proxy_info_is_of_the_running_build_and_a_fault_where_there_is_none() {
+async fn what_the_worker_says_of_its_build_is_passed_on_as_it_is_and_overrides_nothing() {
     let bench = bench(Dialect::Current).await;
     bench.hands.reset_well().await;
-    let info = |front: Arc<SlotFront>| async move { front.call(Call::ProxyInfo).await };
-    assert!(info(bench.front.clone()).await.is_err());
-    let mut call = call("binarypackage");
-    call.args.insert(
-        "revocation_endpoint".into(),
-        Value::String("http://proxy.example/tokens/1".into()),
+    let info = async |front: &SlotFront| front.call(Call::ProxyInfo).await;
+    assert!(info(&bench.front).await.is_err());
+    bench.client.build(call("livefs")).await.unwrap();
+    let build = bench.hands.acknowledge().await;
+    // Neither has said anything: a fault, and no field.
+    assert!(info(&bench.front).await.is_err());
+    assert!(bench.client.status().await.unwrap().extra.is_empty());
+
+    let proxy = BTreeMap::from([
+        ("use_fetch_service".to_owned(), Value::Boolean(true)),
+        (
+            "revocation_endpoint".to_owned(),
+            Value::String("http://p.example/1".into()),
+        ),
+    ]);
+    let mut fields = BTreeMap::from([
+        ("revision_id".to_owned(), Value::Nil),
+        (
+            "nested".to_owned(),
+            Value::Array(vec![Value::Struct(BTreeMap::from([
+                ("double".to_owned(), Value::Double(0.5)),
+                ("long".to_owned(), Value::Long(1 << 40)),
+                ("bytes".to_owned(), Value::Base64(vec![0, 255])),
+            ]))]),
+        ),
+    ]);
+    let own = fields.clone();
+    for name in [
+        "builder_status",
+        "builder_version",
+        "build_id",
+        "build_status",
+        "logtail",
+        "filemap",
+        "dependencies",
+    ] {
+        fields.insert(name.to_owned(), Value::String("the worker's".into()));
+    }
+    let words = BTreeMap::from([
+        ("status".to_owned(), Value::Struct(fields)),
+        ("proxy".to_owned(), Value::Struct(proxy.clone())),
+    ]);
+    keep_words(&bench, build.1, words);
+    let report = bench.client.status().await.unwrap();
+    assert_eq!(report.extra, own);
+    assert_eq!(report.version.as_deref(), Some(VERSION));
+    assert!(matches!(report.status, Status::Building { build_id, .. }
+        if build_id.as_str() == "PACKAGEBUILD-1"));
+    assert_eq!(info(&bench.front).await, Ok(Value::Struct(proxy.clone())));
+
+    // Launchpad asks when the build has ended and its board has no power.
+    bench
+        .hands
+        .finish(build, Outcome::bare(BuildStatus::Ok))
+        .await;
+    bench
+        .hands
+        .until(|asked| matches!(asked, Asked::Cut(_)).then_some(()))
+        .await;
+    let report = bench.client.status().await.unwrap();
+    assert!(
+        matches!(report.status, Status::Waiting { .. }),
+        "{report:?}"
     );
-    bench.client.build(call).await.unwrap();
-    let Value::Struct(fields) = info(bench.front.clone()).await.unwrap() else {
-        panic!("a struct")
-    };
-    assert_eq!(
-        fields.get("use_fetch_service"),
-        Some(&Value::Boolean(false))
-    );
-    assert!(fields.contains_key("revocation_endpoint"));
+    assert_eq!(report.extra, own);
+    assert_eq!(info(&bench.front).await, Ok(Value::Struct(proxy)));
+    // The next build's status has nothing of it.
+    let cleaning = bench.client.clean();
+    let (cleaned, ()) = tokio::join!(cleaning, bench.hands.reset_well());
+    cleaned.unwrap();
+    assert!(bench.client.status().await.unwrap().extra.is_empty());
+    assert!(info(&bench.front).await.is_err());
+}
+
+#[tokio::test]
+async fn without_room_for_inputs_no_dispatch_is_invited_until_there_is_again() {
+    for (dialect, told) in [(Dialect::Current, "Fault"), (Dialect::Y2011, "ABORTING")] {
+        let bench = bench(dialect).await;
+        bench.hands.reset_well().await;
+        let directory = bench.state.path().join("filecache");
+        let aside = bench.state.path().join("aside");
+        std::fs::rename(&directory, &aside).unwrap();
+        let status = bench.front.call(Call::Status).await;
+        let said = format!("{status:?}");
+        assert!(said.contains(told) && !said.contains("IDLE"), "{said}");
+        // Who has just reset the builder believes it clean, and counts nothing.
+        assert!(bench.front.call(Call::Echo(vec![])).await.is_ok());
+        std::fs::rename(&aside, &directory).unwrap();
+        let status = format!("{:?}", bench.front.call(Call::Status).await);
+        assert!(status.contains("IDLE"), "{status}");
+    }
 }
 
 #[tokio::test]

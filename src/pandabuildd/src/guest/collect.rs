@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use super::follow::unasked;
 use super::log::{LogError, LogPuller};
+use super::words::{Fields, WordKeeper};
 use super::{Guest, disk, lost, wrong_build};
 
 /// How often one thing is asked for before silence counts.
@@ -35,11 +36,17 @@ pub async fn collect(guest: &Guest) -> Result<Outcome, Lost> {
 }
 
 async fn bring(guest: &Guest) -> Result<Outcome, Lost> {
-    let outcome = again(|| outcome(guest)).await?;
+    let (outcome, further) = again(|| outcome(guest)).await?;
     let directory = guest
         .results
         .prepare(guest.attempt)
         .map_err(|error| disk("the results", &error))?;
+    let mut words = WordKeeper::resume(&directory).await;
+    words.take_status(further).await;
+    words
+        .ask_proxy(guest.link.worker())
+        .await
+        .map_err(|error| lost(&error))?;
     let mut room = guest.settings.results_max_bytes;
     let files: BTreeSet<Sha1> = outcome.filemap.values().copied().collect();
     for sha1 in files {
@@ -66,7 +73,7 @@ where
     }
 }
 
-async fn outcome(guest: &Guest) -> Result<Outcome, Lost> {
+async fn outcome(guest: &Guest) -> Result<(Outcome, Fields), Lost> {
     let report = guest
         .link
         .worker()
@@ -78,7 +85,7 @@ async fn outcome(guest: &Guest) -> Result<Outcome, Lost> {
             if outcome.build_status == BuildStatus::Aborted {
                 return Err(unasked());
             }
-            Ok(outcome)
+            Ok((outcome, report.extra))
         }
         Status::Waiting { .. } => Err(wrong_build()),
         _ => Err(Lost::Lied(

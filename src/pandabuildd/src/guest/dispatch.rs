@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::{Guest, disk, lost, wrong_build};
 use crate::guest::log::LogPuller;
+use crate::guest::words::WordKeeper;
 
 /// How a dispatch ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,9 @@ async fn give(guest: &Guest, call: &BuildCall, depot: &str) -> Result<Dispatched
     LogPuller::start(&directory, &guest.settings)
         .await
         .map_err(|error| disk("the build log", &error))?;
+    WordKeeper::forget(&directory)
+        .await
+        .map_err(|error| disk("the results", &error))?;
 
     let inputs = inputs(call)
         .ok_or_else(|| Lost::Refused("the build names a file that has no SHA-1".into()))?;

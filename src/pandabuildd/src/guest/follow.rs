@@ -4,12 +4,14 @@
 
 use std::time::Duration;
 
+use panda_http::ClientError;
 use panda_protocol::launchpad::{BuildStatus, Status};
 use panda_slot::Lost;
 use tokio::time::{Instant, sleep};
 
 use super::log::{LogError, LogPuller};
-use super::{Guest, disk, lost, wrong_build};
+use super::words::{Fields, WordKeeper};
+use super::{GONE, Guest, disk, gone, lost, wrong_build};
 
 /// Pieces of log that are pulled between two looks at the status.
 const PIECES_A_ROUND: u32 = 16;
@@ -26,12 +28,21 @@ pub async fn follow(guest: &Guest) -> Result<(), Lost> {
     let mut log = LogPuller::resume(&directory, &guest.settings)
         .await
         .map_err(|error| disk("the build log", &error))?;
+    let mut words = WordKeeper::resume(&directory).await;
     let began = Instant::now();
     let mut last_answer = began;
     loop {
         match look(guest).await {
             Ok(Look::Finished) => return Ok(()),
-            Ok(Look::Building) => last_answer = Instant::now(),
+            Ok(Look::Building { further }) => {
+                last_answer = Instant::now();
+                words.take_status(further).await;
+                words
+                    .ask_proxy(guest.link.worker())
+                    .await
+                    .map_err(|error| lost(&error))?;
+            }
+            Ok(Look::Gone) => return Err(gone()),
             Err(lie @ Lost::Lied(_)) => return Err(lie),
             Err(why) => {
                 let patience = Duration::from_millis(guest.settings.follow_silent_ms);
@@ -50,19 +61,25 @@ pub async fn follow(guest: &Guest) -> Result<(), Lost> {
 }
 
 enum Look {
-    Building,
+    /// With what else the worker says of its build.
+    Building {
+        further: Fields,
+    },
     Finished,
+    /// No answer will come any more.
+    Gone,
 }
 
 async fn look(guest: &Guest) -> Result<Look, Lost> {
-    let report = guest
-        .link
-        .worker()
-        .status()
-        .await
-        .map_err(|error| lost(&error))?;
+    let report = match guest.link.worker().status().await {
+        Ok(report) => report,
+        Err(ClientError::Status(GONE)) => return Ok(Look::Gone),
+        Err(error) => return Err(lost(&error)),
+    };
     match report.status {
-        Status::Building { build_id, .. } if build_id == guest.build_id => Ok(Look::Building),
+        Status::Building { build_id, .. } if build_id == guest.build_id => Ok(Look::Building {
+            further: report.extra,
+        }),
         Status::Waiting { build_id, outcome } if build_id == guest.build_id => {
             if outcome.build_status == BuildStatus::Aborted {
                 return Err(unasked());

@@ -13,7 +13,8 @@
 //! - `link`: the authenticated connection to one board's agent in one boot
 //! - [`prove`]: a board that has run nothing proves itself again
 //! - [`dispatch`], [`follow`], [`collect`], [`abort`]: a build's life on its board
-//! - `log`: the build log on its way here; `results`: a slot's results on the master's disk
+//! - `log`: the build log on its way here; `words`: what else the worker says of its build; `results`: a
+//!   slot's results on the master's disk
 
 mod abort;
 mod collect;
@@ -24,6 +25,7 @@ mod log;
 mod prove;
 mod results;
 mod settings;
+mod words;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -40,6 +42,7 @@ pub use link::{Link, LinkError};
 pub use prove::{Proving, prove};
 pub use results::{LOG_NAME, Results};
 pub use settings::GuestSettings;
+pub use words::Words;
 
 use panda_http::ClientError;
 use panda_protocol::launchpad::BuildId;
@@ -65,6 +68,7 @@ pub struct Guest {
 pub(crate) fn lost(error: &ClientError) -> Lost {
     match error {
         error if error.is_silence() => Lost::Silent,
+        ClientError::Status(GONE) => gone(),
         ClientError::Xml(_)
         | ClientError::StatusAnswer(_)
         | ClientError::Malformed(_)
@@ -75,6 +79,14 @@ pub(crate) fn lost(error: &ClientError) -> Lost {
         }
         _ => Lost::Refused(error.to_string()),
     }
+}
+
+/// HTTP status: the worker's program has ended.
+pub(crate) const GONE: u16 = 410;
+
+/// A worker that has ended takes its boot with it: nothing starts it again.
+pub(crate) fn gone() -> Lost {
+    Lost::Refused("the worker's program on the board has ended".to_owned())
 }
 
 /// The worker names another build than its own.

@@ -367,15 +367,17 @@ impl Assembly<'_> {
             Arc::new(rig),
             self.config.slot_task.clone(),
         );
+        let manifest = self.image.manifest();
+        // An image that names its worker says what that one knows.
+        let own = manifest.worker.as_ref().map(|worker| &worker.build_types);
         let face = Face {
             dialect: self.config.rack.dialect,
             virtualized: self.config.rack.virtualized,
-            arch: self.image.manifest().arch.clone(),
-            build_types: self.config.rack.build_types.clone(),
+            arch: manifest.arch.clone(),
+            build_types: own.unwrap_or(&self.config.rack.build_types).clone(),
             announced,
         };
-        let (filecache, ledger) = (self.filecache.clone(), self.ledger.clone());
-        let front = SlotFront::new(handle.clone(), face, results, filecache, ledger);
+        let front = SlotFront::new(handle.clone(), face, results, self.filecache.clone());
         (handle, Arc::new(front))
     }
 }
