@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 
+use crate::failpoint::{self, Point};
+
 /// File name of the master's key in the state directory.
 pub const MASTER_KEY: &str = "master.key";
 /// File name of the master's certificate in the state directory.
@@ -172,7 +174,8 @@ fn write_private(path: &Path, text: &str) -> Result<(), IdentityError> {
         .map_err(error)?;
     file.write_all(text.as_bytes()).map_err(error)?;
     file.sync_all().map_err(error)?;
-    fs::rename(&beside, path).map_err(error)?;
+    failpoint::around(Point::MasterKey, String::new, || fs::rename(&beside, path))
+        .map_err(error)?;
     let Some(directory) = path.parent() else {
         return Ok(());
     };

@@ -9,6 +9,7 @@
 //! - `guest`: the daemon's view of the worker: client, follow, log, collect
 //! - `depot`: what boards may fetch and report, over their boot's certificate
 //! - `filecache`: the rack's inputs
+//! - `failpoint`: where tests have the daemon die
 //! - `ledger`: SQLite: slots, boots, steps, attempts
 //! - `rack`: assembles all of it, and runs it until it is told to stop
 //! - `console`: what boards say on their serial consoles, recorded
@@ -23,6 +24,7 @@ pub mod config;
 pub mod console;
 pub mod control;
 pub mod depot;
+pub mod failpoint;
 pub mod filecache;
 pub mod front;
 pub mod guest;

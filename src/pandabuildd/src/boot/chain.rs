@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout};
 
 use super::error::{Failure, StepError};
 use super::settings::{BootSettings, ms};
+use crate::failpoint;
 use crate::ledger::{Grade, Step};
 
 /// One slot's board and how it is to be treated.
@@ -91,7 +92,7 @@ impl Chain {
     ) -> Result<T, Failure> {
         let at_unix_ms = crate::clock::now_unix_ms();
         let started = Instant::now();
-        let outcome = match timeout(limit, work).await {
+        let outcome = match failpoint::step(name, timeout(limit, work)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(StepError::TimedOut { limit }),
         };

@@ -1,10 +1,13 @@
-//! `pandabuildd serve`: the daemon for a rack.
+//! `pandabuildd serve`: the daemon for a rack. It tells a service manager that asks (systemd's `Type=notify`) when it is
+//! ready and when it stops, and listens on the sockets that one holds for it (`docs/restarts.md`).
 
 use std::path::PathBuf;
 
+use sd_notify::NotifyState;
+
 use super::Exit;
 use crate::config::Config;
-use crate::rack::{Rack, StateLock};
+use crate::rack::{Rack, Sockets, StateLock};
 
 /// Run the daemon for a rack. SIGTERM or Ctrl-C ends it: calls in flight are answered, and the boards go on as
 /// they are for the next daemon.
@@ -17,16 +20,32 @@ pub(crate) struct Args {
 
 /// Runs it.
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
+    #[cfg(debug_assertions)]
+    if std::env::var_os("PANDABUILDD_FAILPOINTS").is_some_and(|value| value == "list") {
+        crate::failpoint::Point::names().try_for_each(super::say)?;
+        return Ok(Exit::Done);
+    }
+    // Before anything else is opened.
+    let sockets = Sockets::passed()?;
     let interrupted = super::interrupted();
     tokio::pin!(interrupted);
     let config = Config::load(&args.config)?;
     let lock = StateLock::take(&config.rack.state_dir)?;
-    let rack = Rack::start(config, lock).await?;
+    let rack = Rack::start_at(config, lock, sockets).await?;
     for (slot, url) in rack.urls() {
         tracing::info!(slot, url, "listening");
     }
+    tell(NotifyState::Ready);
     interrupted.await;
+    tell(NotifyState::Stopping);
     tracing::info!("stopping; the boards go on as they are");
     rack.stop().await;
     Ok(Exit::Done)
+}
+
+/// Tells the service manager, where there is one.
+fn tell(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager cannot be told how the daemon is");
+    }
 }

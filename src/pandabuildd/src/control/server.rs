@@ -20,6 +20,7 @@ use super::describe;
 use super::ppa::Rpc;
 use super::wire::{Answer, Ask, MAX_ASK, MAX_BOOTS, Question, Reply, ResetEnd, SlotInfo, VERSION};
 use crate::console::Consoles;
+use crate::failpoint::{self, Point};
 use crate::ledger::Ledger;
 use crate::slot::SlotHandle;
 use crate::webservice::Duty;
@@ -149,7 +150,9 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
     let made = private.path().join("s");
     let listener = UnixListener::bind(&made)?;
     std::fs::set_permissions(&made, std::fs::Permissions::from_mode(0o600))?;
-    std::fs::rename(&made, path)?;
+    failpoint::around(Point::ControlSocket, String::new, || {
+        std::fs::rename(&made, path)
+    })?;
     Ok(listener)
 }
 
@@ -167,7 +170,7 @@ impl Desk {
             let answer = if whole {
                 match question(&line) {
                     Ok(ask) => tokio::select! {
-                        answer = self.answer(ask) => answer,
+                        answer = self.take(ask) => answer,
                         // Who asked has gone: nobody waits any more.
                         gone = gone(&mut stream) => return gone,
                     },
@@ -188,6 +191,23 @@ impl Desk {
                 return Ok(());
             }
         }
+    }
+
+    /// Answers; an order passes its failpoint.
+    async fn take(&self, ask: Ask) -> Answer {
+        let order = match &ask {
+            Ask::Reset { .. } => Some(Point::ControlReset),
+            Ask::PpaReset { .. } => Some(Point::ControlPpaReset),
+            // Nothing changes by these.
+            Ask::Slots { .. }
+            | Ask::SshRefused { .. }
+            | Ask::Console { .. }
+            | Ask::Boots { .. } => None,
+        };
+        order.into_iter().for_each(failpoint::before);
+        let answer = self.answer(ask).await;
+        order.into_iter().for_each(failpoint::after);
+        answer
     }
 
     async fn answer(&self, ask: Ask) -> Answer {

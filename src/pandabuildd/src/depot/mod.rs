@@ -32,6 +32,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::failpoint::{self, Point};
 use crate::guest::difference;
 use crate::ledger::BootSecrets;
 
@@ -213,8 +214,14 @@ impl Shared {
         };
         let path = request.uri().path().to_owned();
         match (request.method(), path.as_str()) {
-            (&Method::POST, REPORT_PATH) => self.report(request, certificate).await,
+            (&Method::POST, REPORT_PATH) => {
+                failpoint::before(Point::DepotReport);
+                let answer = self.report(request, certificate).await;
+                failpoint::after(Point::DepotReport);
+                answer
+            }
             (&Method::GET | &Method::HEAD, ROOTFS_PATH) => {
+                failpoint::before(Point::DepotRootfs);
                 let path = self
                     .boots()
                     .get(&slot)
@@ -223,9 +230,12 @@ impl Shared {
                     Some(path) => ServedFile::open(&path).await,
                     None => Ok(None),
                 };
-                file(&request, &slot, served).await
+                let answer = file(&request, &slot, served).await;
+                failpoint::after(Point::DepotRootfs);
+                answer
             }
             (&Method::GET | &Method::HEAD, path) => {
+                failpoint::before(Point::DepotInput);
                 let sha1 = path
                     .strip_prefix(INPUT_PATH)
                     .and_then(|text| text.parse::<Sha1>().ok());
@@ -238,7 +248,9 @@ impl Shared {
                     Some(sha1) => self.input(sha1).await,
                     None => Ok(None),
                 };
-                file(&request, &slot, served).await
+                let answer = file(&request, &slot, served).await;
+                failpoint::after(Point::DepotInput);
+                answer
             }
             _ => text_response(
                 StatusCode::METHOD_NOT_ALLOWED,

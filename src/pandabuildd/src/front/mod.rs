@@ -18,6 +18,7 @@ mod settings;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dxr::Value;
 use panda_http::service::fault;
@@ -36,6 +37,9 @@ use crate::slot::{SlotClosed, SlotHandle};
 const VERSION: &str = concat!("pandabuildd ", env!("CARGO_PKG_VERSION"));
 /// The protocol's version that `info` tells.
 const PROTOCOL: &str = "1.0";
+/// How long a call waits for a board to prove itself again after the daemon's start: less than any manager waits
+/// for an answer.
+const REJOIN_LIMIT: Duration = Duration::from_secs(10);
 /// The most characters of a caller's text that an answer repeats.
 const MAX_REPEATED: usize = 100;
 
@@ -226,6 +230,8 @@ impl SlotFront {
 
 impl BuilderService for SlotFront {
     async fn call(&self, call: Call) -> Result<Value, Fault> {
+        // A dispatch that the daemon's restart has come between goes on.
+        self.slot.rejoined(REJOIN_LIMIT).await;
         match call {
             Call::Echo(values) => self.awake().map(|()| Value::Array(values)),
             Call::Info => self.awake().map(|()| self.info()),

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::log::LogPuller;
 use super::{Guest, lost};
+use crate::failpoint::{self, Point};
 
 /// How often the worker is asked whether it has ended.
 const POLL: Duration = Duration::from_millis(500);
@@ -52,7 +53,10 @@ pub async fn abort(guest: &Guest) {
 /// Returns when the worker has ended its build, or cannot be asked.
 async fn end(guest: &Guest) {
     let worker = guest.link.worker();
-    if let Err(error) = worker.abort().await {
+    failpoint::before(Point::GuestAbort);
+    let told = worker.abort().await;
+    failpoint::after(Point::GuestAbort);
+    if let Err(error) = told {
         // Not the error itself: a fault's text is the board's.
         let why = lost(&error);
         tracing::info!(

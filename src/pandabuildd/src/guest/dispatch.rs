@@ -14,6 +14,7 @@ use panda_slot::Lost;
 use tokio::time::timeout;
 
 use super::{Guest, disk, lost, wrong_build};
+use crate::failpoint::{self, Point};
 use crate::guest::log::LogPuller;
 use crate::guest::words::WordKeeper;
 
@@ -77,10 +78,12 @@ async fn give(guest: &Guest, call: &BuildCall, depot: &str) -> Result<Dispatched
             username: String::new(),
             password: String::new(),
         };
+        failpoint::before(Point::GuestInput);
         let answer = worker
             .ensure_present(ensure)
             .await
             .map_err(|error| lost(&error))?;
+        failpoint::after(Point::GuestInput);
         if !answer.present {
             let text = format!(
                 "the worker cannot fetch {sha1} from the depot: {}",
@@ -89,7 +92,10 @@ async fn give(guest: &Guest, call: &BuildCall, depot: &str) -> Result<Dispatched
             return Err(Lost::Refused(text));
         }
     }
-    match worker.build(call.clone()).await {
+    failpoint::before(Point::GuestBuild);
+    let answer = worker.build(call.clone()).await;
+    failpoint::after(Point::GuestBuild);
+    match answer {
         Ok(BuildAnswer::Building) => Ok(Dispatched::Begun),
         // This board has run nothing yet, so these are the words of our own image, and it never quotes
         // a build's arguments; from the first build on, a board's words are not passed on.

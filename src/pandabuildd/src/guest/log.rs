@@ -24,6 +24,7 @@ use tokio::time::{sleep, timeout};
 
 use super::results::LOG_NAME;
 use super::settings::GuestSettings;
+use crate::failpoint::{self, Point};
 
 /// How much is asked for at once.
 const PIECE: u64 = 1 << 20;
@@ -90,7 +91,9 @@ impl LogPuller {
             .await
             .filter(|mark| mark.clean <= length);
         let mark = mark.unwrap_or_default();
+        failpoint::before(Point::LogBegin);
         file.set_len(mark.clean).await?;
+        failpoint::after(Point::LogBegin);
         file.seek(SeekFrom::Start(mark.clean)).await?;
         Ok(Self {
             directory: directory.to_owned(),
@@ -211,7 +214,9 @@ impl LogPuller {
     async fn end_with(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.write(bytes).await?;
         self.file.flush().await?;
+        failpoint::before(Point::LogEnd);
         self.file.sync_all().await?;
+        failpoint::after(Point::LogEnd);
         self.mark = Mark {
             raw: self.raw,
             clean: self.clean,
@@ -222,7 +227,9 @@ impl LogPuller {
     }
 
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        failpoint::before(Point::LogLines);
         self.file.write_all(bytes).await?;
+        failpoint::after(Point::LogLines);
         self.clean += bytes.len() as u64;
         Ok(())
     }
@@ -251,6 +258,9 @@ async fn read_mark(directory: &Path) -> Option<Mark> {
 /// as good, and one that does not fit is not believed.
 async fn write_mark(directory: &Path, mark: Mark) -> io::Result<()> {
     let beside = directory.join("buildlog.at.new");
+    failpoint::before(Point::LogMark);
     tokio::fs::write(&beside, serde_json::to_vec(&mark)?).await?;
-    tokio::fs::rename(&beside, directory.join(MARK)).await
+    tokio::fs::rename(&beside, directory.join(MARK)).await?;
+    failpoint::after(Point::LogMark);
+    Ok(())
 }

@@ -21,6 +21,8 @@ use panda_slot::{AttemptNo, Slot};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
+use crate::failpoint::{self, Point};
+
 /// The build log's name in an attempt's directory, and in Launchpad's protocol.
 pub const LOG_NAME: &str = "buildlog";
 /// How much of the log's end is looked at for its tail: more than a tail, so that a whole line is found.
@@ -49,7 +51,9 @@ impl Results {
                 .iter()
                 .any(|attempt| *name == *directory_name(*attempt));
             if !kept && name.to_string_lossy().contains(PREFIX) {
-                fs::remove_dir_all(entry.path())?;
+                failpoint::around(Point::ResultsSweep, String::new, || {
+                    fs::remove_dir_all(entry.path())
+                })?;
             }
         }
         Ok(Self {
@@ -114,7 +118,10 @@ impl Results {
     pub fn drop_attempt(&self, attempt: AttemptNo) {
         let path = self.attempt(attempt);
         let aside = self.directory.join(format!("dropped-{PREFIX}{attempt}"));
-        match fs::rename(&path, &aside) {
+        let moved = failpoint::around(Point::ResultsDrop, String::new, || {
+            fs::rename(&path, &aside)
+        });
+        match moved {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) => {
@@ -123,7 +130,10 @@ impl Results {
             }
         }
         let remove = move || {
-            if let Err(error) = fs::remove_dir_all(&aside) {
+            let removed = failpoint::around(Point::ResultsRemove, String::new, || {
+                fs::remove_dir_all(&aside)
+            });
+            if let Err(error) = removed {
                 tracing::error!(path = %aside.display(), %error, "dropped results cannot be removed");
             }
         };
@@ -136,7 +146,9 @@ impl Results {
     /// Makes an attempt's directory, and removes what was arriving in it when it was last left.
     pub(super) fn prepare(&self, attempt: AttemptNo) -> io::Result<PathBuf> {
         let directory = self.attempt(attempt);
-        fs::create_dir_all(&directory)?;
+        failpoint::around(Point::ResultsPrepare, String::new, || {
+            fs::create_dir_all(&directory)
+        })?;
         fs::File::open(&self.directory)?.sync_all()?;
         for entry in fs::read_dir(&directory)? {
             let entry = entry?;

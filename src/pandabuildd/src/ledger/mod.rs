@@ -3,7 +3,8 @@
 //!
 //! Called by each slot's task (which commits a state before anything else happens), by the boot chain
 //! (which records its steps), by the depot and the front. One file, WAL, `synchronous=FULL`, readable by
-//! its owner only. Everything is done on tokio's blocking threads, one statement at a time.
+//! its owner only. Everything is done on tokio's blocking threads, one statement at a time: what is written over one
+//! connection, with its failpoint on both sides, and what is read over another, which cannot write.
 //!
 //! What holds passwords or keys is forgotten early: a build's arguments in the commit in which the slot
 //! no longer has the build, a boot's key in the commit in which the slot has a later boot or no power.
@@ -24,11 +25,13 @@ mod tests;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use panda_protocol::digest::Sha1;
 use panda_slot::{AttemptNo, BootNo, Slot};
 use rusqlite::Connection;
+
+use crate::failpoint::{self, Point};
 
 pub use grade::Grade;
 pub use records::{AttemptRecord, BootHistory, BootSecrets, MAX_TEXT, NewAttempt, Step};
@@ -92,10 +95,12 @@ pub enum LedgerError {
     Interrupted,
 }
 
-/// The ledger. Cheap to clone; all clones share one connection.
+/// The ledger. Cheap to clone; all clones share the connections.
 #[derive(Clone)]
 pub struct Ledger {
-    connection: Arc<Mutex<Connection>>,
+    /// First, so that the one that may write is closed last, and tidies up.
+    reader: Arc<Mutex<Connection>>,
+    writer: Arc<Mutex<Connection>>,
 }
 
 impl fmt::Debug for Ledger {
@@ -110,9 +115,9 @@ impl Ledger {
     /// # Errors
     /// The file cannot be made, is not a ledger, or is newer than this daemon.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
-        Ok(Self {
-            connection: Arc::new(Mutex::new(schema::open(path)?)),
-        })
+        let writer = Arc::new(Mutex::new(schema::open(path)?));
+        let reader = Arc::new(Mutex::new(schema::open_to_read(path)?));
+        Ok(Self { reader, writer })
     }
 
     /// The committed state of a slot; none where it was never seen.
@@ -121,7 +126,7 @@ impl Ledger {
     /// The ledger cannot be read, or the record is damaged.
     pub async fn load_slot(&self, name: &str) -> Result<Option<Slot>, LedgerError> {
         let name = name.to_owned();
-        self.run(move |db| slots::load(db, &name)).await
+        self.read(move |db| slots::load(db, &name)).await
     }
 
     /// Commits a slot's new state, and a build accepted with it, in one transaction. Arguments of builds
@@ -136,8 +141,13 @@ impl Ledger {
         accepted: Option<NewAttempt>,
     ) -> Result<(), LedgerError> {
         let (name, slot) = (name.to_owned(), slot.clone());
-        self.run(move |db| slots::commit(db, &name, &slot, accepted.as_ref()))
-            .await
+        let state = state_of(&slot);
+        self.write(
+            Point::CommitSlot,
+            move || state.clone(),
+            move |db| slots::commit(db, &name, &slot, accepted.as_ref()),
+        )
+        .await
     }
 
     /// Records the beginning of a boot with its secrets, and forgets the oldest boots of the slot.
@@ -151,8 +161,10 @@ impl Ledger {
         secrets: BootSecrets,
     ) -> Result<(), LedgerError> {
         let slot = slot.to_owned();
-        self.run(move |db| boots::begin(db, &slot, boot, &secrets))
-            .await
+        self.write(Point::CommitBoot, String::new, move |db| {
+            boots::begin(db, &slot, boot, &secrets)
+        })
+        .await
     }
 
     /// The secrets of a boot; none once it is over.
@@ -165,7 +177,7 @@ impl Ledger {
         boot: BootNo,
     ) -> Result<Option<BootSecrets>, LedgerError> {
         let slot = slot.to_owned();
-        self.run(move |db| boots::secrets(db, &slot, boot)).await
+        self.read(move |db| boots::secrets(db, &slot, boot)).await
     }
 
     /// Records a step of a boot that has begun. Steps of a boot that is not remembered, and those after
@@ -180,8 +192,13 @@ impl Ledger {
         step: Step,
     ) -> Result<(), LedgerError> {
         let slot = slot.to_owned();
-        self.run(move |db| boots::record_step(db, &slot, boot, &step))
-            .await
+        let name = step.name.clone();
+        self.write(
+            Point::CommitStep,
+            move || name.clone(),
+            move |db| boots::record_step(db, &slot, boot, &step),
+        )
+        .await
     }
 
     /// The last boots of a slot, or of all, newest first, at most `limit`.
@@ -194,7 +211,7 @@ impl Ledger {
         limit: u32,
     ) -> Result<Vec<BootHistory>, LedgerError> {
         let slot = slot.map(ToOwned::to_owned);
-        self.run(move |db| boots::history(db, slot.as_deref(), limit))
+        self.read(move |db| boots::history(db, slot.as_deref(), limit))
             .await
     }
 
@@ -208,7 +225,8 @@ impl Ledger {
         attempt: AttemptNo,
     ) -> Result<Option<AttemptRecord>, LedgerError> {
         let slot = slot.to_owned();
-        self.run(move |db| slots::attempt(db, &slot, attempt)).await
+        self.read(move |db| slots::attempt(db, &slot, attempt))
+            .await
     }
 
     /// Forgets an attempt's arguments: they hold passwords. A commit without the build does so too.
@@ -217,8 +235,10 @@ impl Ledger {
     /// The ledger cannot be written.
     pub async fn end_attempt(&self, slot: &str, attempt: AttemptNo) -> Result<(), LedgerError> {
         let slot = slot.to_owned();
-        self.run(move |db| slots::end_attempt(db, &slot, attempt))
-            .await
+        self.write(Point::CommitAttemptEnd, String::new, move |db| {
+            slots::end_attempt(db, &slot, attempt)
+        })
+        .await
     }
 
     /// Pins an input file to a slot.
@@ -227,7 +247,10 @@ impl Ledger {
     /// The ledger cannot be written.
     pub async fn pin(&self, slot: &str, sha1: Sha1) -> Result<(), LedgerError> {
         let slot = slot.to_owned();
-        self.run(move |db| slots::pin(db, &slot, sha1)).await
+        self.write(Point::CommitPin, String::new, move |db| {
+            slots::pin(db, &slot, sha1)
+        })
+        .await
     }
 
     /// Unpins everything that is pinned to a slot.
@@ -236,7 +259,10 @@ impl Ledger {
     /// The ledger cannot be written.
     pub async fn unpin(&self, slot: &str) -> Result<(), LedgerError> {
         let slot = slot.to_owned();
-        self.run(move |db| slots::unpin(db, &slot)).await
+        self.write(Point::CommitUnpin, String::new, move |db| {
+            slots::unpin(db, &slot)
+        })
+        .await
     }
 
     /// All pins, by slot.
@@ -244,7 +270,7 @@ impl Ledger {
     /// # Errors
     /// The ledger cannot be read, or a record is damaged.
     pub async fn pins(&self) -> Result<Vec<(String, Sha1)>, LedgerError> {
-        self.run(|db| slots::pins(db)).await
+        self.read(|db| slots::pins(db)).await
     }
 
     /// Records that Launchpad is to be told when the slot is clean again; void once the slot has had an
@@ -254,7 +280,10 @@ impl Ledger {
     /// The ledger cannot be written.
     pub async fn begin_duty(&self, slot: &str, attempt: AttemptNo) -> Result<(), LedgerError> {
         let slot = slot.to_owned();
-        self.run(move |db| duties::begin(db, &slot, attempt)).await
+        self.write(Point::CommitDuty, String::new, move |db| {
+            duties::begin(db, &slot, attempt)
+        })
+        .await
     }
 
     /// The last attempt before such a duty; none where there is no duty.
@@ -263,7 +292,7 @@ impl Ledger {
     /// The ledger cannot be read, or the record is damaged.
     pub async fn duty(&self, slot: &str) -> Result<Option<AttemptNo>, LedgerError> {
         let slot = slot.to_owned();
-        self.run(move |db| duties::load(db, &slot)).await
+        self.read(move |db| duties::load(db, &slot)).await
     }
 
     /// Forgets a slot's duty.
@@ -272,44 +301,77 @@ impl Ledger {
     /// The ledger cannot be written.
     pub async fn end_duty(&self, slot: &str) -> Result<(), LedgerError> {
         let slot = slot.to_owned();
-        self.run(move |db| duties::end(db, &slot)).await
-    }
-
-    /// Runs `work` on a blocking thread. It runs to its end even if the caller goes away.
-    async fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Connection) -> Result<T, LedgerError> + Send + 'static,
-    ) -> Result<T, LedgerError> {
-        let connection = Arc::clone(&self.connection);
-        tokio::task::spawn_blocking(move || {
-            // A panic in the midst of a statement leaves a connection that is still sound: an open
-            // transaction is rolled back as it is dropped.
-            let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&mut connection)
+        self.write(Point::CommitDutyEnd, String::new, move |db| {
+            duties::end(db, &slot)
         })
         .await
-        .map_err(|_| LedgerError::Interrupted)?
     }
+
+    /// Reads, on a blocking thread.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let connection = Arc::clone(&self.reader);
+        blocking(move || work(&lock(&connection))).await
+    }
+
+    /// Writes, on a blocking thread, past `point`. It runs to its end even if the caller goes away.
+    async fn write<T: Send + 'static>(
+        &self,
+        point: Point,
+        detail: impl Fn() -> String + Send + 'static,
+        work: impl FnOnce(&mut Connection) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let connection = Arc::clone(&self.writer);
+        blocking(move || failpoint::around(point, detail, || work(&mut lock(&connection)))).await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LedgerError> + Send + 'static,
+) -> Result<T, LedgerError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| LedgerError::Interrupted)?
+}
+
+/// A panic in the midst of a statement leaves a connection that is still sound: an open transaction is rolled
+/// back as it is dropped.
+fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
+    connection.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A slot's state in a word or a few, for the failpoint of its commit.
+fn state_of(slot: &Slot) -> String {
+    let mut words = vec![slot.board.name()];
+    if slot.live().is_some_and(|build| build.acknowledged) {
+        words.push("acknowledged");
+    }
+    if let Some(kept) = &slot.kept {
+        words.push(if kept.cleaning.is_some() {
+            "cleaning"
+        } else {
+            "kept"
+        });
+    }
+    words.join(" ")
 }
 
 #[cfg(test)]
 impl Ledger {
     /// [`Ledger::load_slot`], for a caller that is not asynchronous.
     pub(crate) fn load_slot_now(&self, name: &str) -> Option<Slot> {
-        let connection = self.connection.lock().unwrap();
-        slots::load(&connection, name).unwrap()
+        slots::load(&lock(&self.reader), name).unwrap()
     }
 
     /// No clone is left, and no statement is under way.
     pub(crate) fn is_last(&self) -> bool {
-        Arc::strong_count(&self.connection) == 1
+        Arc::strong_count(&self.reader) == 1 && Arc::strong_count(&self.writer) == 1
     }
 
     /// From now on nothing can be written, or it can again, as if the disk were full.
     pub(crate) fn refuse_writes(&self, refuse: bool) {
-        self.connection
-            .lock()
-            .unwrap()
+        lock(&self.writer)
             .pragma_update(None, "query_only", refuse)
             .unwrap();
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::LedgerError;
+use crate::failpoint::{self, Point};
 
 /// `PANd`: what SQLite's header says of our files.
 const APPLICATION_ID: i32 = 0x5041_4e64;
@@ -80,6 +81,17 @@ pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
     Ok(db)
 }
 
+/// Opens the file, which is ours, for reading alone.
+pub(super) fn open_to_read(path: &Path) -> Result<Connection, LedgerError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let open = || {
+        let db = Connection::open_with_flags(path, flags)?;
+        db.busy_timeout(Duration::from_secs(5))?;
+        Ok(db)
+    };
+    open().map_err(|source| failed(path, source))
+}
+
 /// Makes the file where there is none; in any case its owner alone may read it, and SQLite gives its
 /// companions (`-wal`, `-shm`) the same rights.
 fn make_private(path: &Path) -> io::Result<()> {
@@ -134,7 +146,10 @@ fn migrate(db: &mut Connection, path: &Path) -> Result<(), LedgerError> {
     }
     for (from, sql) in (0..known).zip(MIGRATIONS) {
         if from >= found {
-            step(db, from + 1, sql).map_err(|source| LedgerError::Sqlite {
+            let to = from + 1;
+            let detail = || format!("{to}");
+            let made = failpoint::around(Point::CommitSchema, detail, || step(db, to, sql));
+            made.map_err(|source| LedgerError::Sqlite {
                 doing: "update",
                 source,
             })?;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use panda_http::endpoint::ClientError;
 use panda_http::pinned::PinnedError;
 
+use super::sockets::SocketError;
 use crate::control::ControlServerError;
 use crate::filecache::FilecacheError;
 use crate::identity::IdentityError;
@@ -41,6 +42,9 @@ pub enum RackError {
         /// Why.
         source: io::Error,
     },
+    /// A socket that the service manager holds for us.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
     /// The image.
     #[error(transparent)]
     Image(#[from] ImageError),

@@ -2,13 +2,14 @@
 //! refused (the state directory, the image, every address) is tried before the first board is touched.
 //!
 //! ```text
-//! config ─▶ state directory, locked ─▶ image, checked ─▶ addresses, bound ─▶ ledger, key, inputs, depot
+//! config ─▶ state directory, locked ─▶ image, checked ─▶ addresses, bound or held for us ([`sockets`]) ─▶ ledger, key, inputs, depot
 //!        ─▶ each slot: its results, drivers, hands, task, front ─▶ listeners, control socket
 //! stop   ─▶ no slot says IDLE any more ─▶ calls in flight end ─▶ slots let go of their boards, which go on
 //! ```
 
 mod drivers;
 mod error;
+pub mod sockets;
 mod state;
 
 use std::net::SocketAddr;
@@ -27,11 +28,13 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub use self::error::RackError;
+pub use self::sockets::Sockets;
 pub use self::state::StateLock;
 use crate::config::{Config, SlotSettings};
 use crate::console::{self, Consoles, Current, Recorder};
 use crate::control::{self, Desk, Operated, Rpc};
 use crate::depot::{Depot, Inputs};
+use crate::failpoint;
 use crate::filecache::{self, Filecache};
 use crate::front::routes::{Hosts, Routes};
 use crate::front::{Announced, Face, SlotFront};
@@ -65,6 +68,18 @@ impl Rack {
     /// # Errors
     /// See [`RackError`]. No board has been touched then.
     pub async fn start(config: Config, lock: StateLock) -> Result<Self, RackError> {
+        Self::start_at(config, lock, Sockets::default()).await
+    }
+
+    /// As [`Rack::start`], listening on what `sockets` holds already.
+    ///
+    /// # Errors
+    /// See [`RackError`]. No board has been touched then.
+    pub async fn start_at(
+        config: Config,
+        lock: StateLock,
+        sockets: Sockets,
+    ) -> Result<Self, RackError> {
         let state = config.rack.state_dir.clone();
         let directory = config.rack.image.clone();
         let image = tokio::task::spawn_blocking(move || Image::load(&directory));
@@ -73,7 +88,7 @@ impl Rack {
         let webservice = webservice.map(Arc::new);
         let rpcs = rpcs(&config)?;
         let made = drivers::make(&config, Sysfs::default()).await?;
-        let listeners = Listeners::bind(&config).await?;
+        let listeners = Listeners::bind(&config, sockets).await?;
         let control = control::bind(&state.join(control::SOCKET))?;
 
         let ledger = Ledger::open(&state.join(LEDGER))?;
@@ -243,8 +258,9 @@ struct Listeners {
 }
 
 impl Listeners {
-    async fn bind(config: &Config) -> Result<Self, RackError> {
-        let depot = bind("[depot]", config.depot.listen).await?;
+    async fn bind(config: &Config, mut held: Sockets) -> Result<Self, RackError> {
+        held.check(config)?;
+        let depot = bind("[depot]", config.depot.listen, &mut held).await?;
         let mut fronts = Vec::new();
         let own = |address| {
             config
@@ -253,7 +269,7 @@ impl Listeners {
                 .position(|slot| slot.own_address() == Some(address))
         };
         if let Some(shared) = config.front.listen {
-            fronts.push((bind("[front]", shared).await?, true, own(shared)));
+            fronts.push((bind("[front]", shared, &mut held).await?, true, own(shared)));
         }
         for (index, slot) in config.slots.iter().enumerate() {
             let Some(address) = slot
@@ -263,20 +279,26 @@ impl Listeners {
                 continue;
             };
             let who = format!("slot {}", slot.name.get_ref());
-            fronts.push((bind(&who, address).await?, false, Some(index)));
+            fronts.push((bind(&who, address, &mut held).await?, false, Some(index)));
         }
         Ok(Self { depot, fronts })
     }
 }
 
-async fn bind(who: &str, address: SocketAddr) -> Result<TcpListener, RackError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| RackError::Listen {
-            who: who.to_owned(),
-            address,
-            source,
-        })
+async fn bind(
+    who: &str,
+    address: SocketAddr,
+    held: &mut Sockets,
+) -> Result<TcpListener, RackError> {
+    let listener = match held.take(address) {
+        Some(listener) => TcpListener::from_std(listener),
+        None => TcpListener::bind(address).await,
+    };
+    listener.map_err(|source| RackError::Listen {
+        who: who.to_owned(),
+        address,
+        source,
+    })
 }
 
 /// What all slots are made from.
@@ -313,7 +335,7 @@ impl Assembly<'_> {
             depot_address: self.config.depot.address(),
             network: settings.network(),
             expected: settings.board,
-            power: drivers.power,
+            power: failpoint::power::guarded(drivers.power),
             port: drivers.port,
             sense: drivers.sense,
             image: self.image.clone(),

@@ -1,6 +1,7 @@
 //! The state directory: one daemon's alone.
 
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -29,7 +30,11 @@ impl StateLock {
             .recursive(true)
             .mode(0o700)
             .create(state)
-            .map_err(failed)?;
+            .map_err(|error| match error.kind() {
+                // The system's words would be "File exists", which is not what is wrong.
+                io::ErrorKind::AlreadyExists => failed(io::ErrorKind::NotADirectory.into()),
+                _ => failed(error),
+            })?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -51,6 +56,23 @@ impl StateLock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_state_directory_that_is_a_file_is_called_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("state");
+        std::fs::write(&state, "").unwrap();
+        let error = StateLock::take(&state).unwrap_err().to_string();
+        assert!(
+            error.contains("not a directory") && error.contains("directory of its own"),
+            "{error}"
+        );
+        // Neither is one below it.
+        let error = StateLock::take(&state.join("below"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.to_lowercase().contains("not a directory"), "{error}");
+    }
 
     #[test]
     fn a_state_directory_has_one_daemon_and_is_private() {

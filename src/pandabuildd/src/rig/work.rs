@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use super::parts::RigParts;
 use crate::boot::{Awaited, Bench, Chain, Dark, Failure, Journal, order, wait_for_unawaited_rom};
 use crate::depot::Awaiting;
+use crate::failpoint::{self, Point};
 use crate::guest::{self, Dispatched, Guest, Link, LinkError, Proving, dispatch};
 use crate::identity::{self, IdentityError, KeyAndCertificate};
 use crate::ledger::{BootSecrets, Ledger, LedgerError, Step};
@@ -254,7 +255,9 @@ impl Work {
                     tracing::info!(slot, attempt, boot, "the worker has the build already");
                 }
             }
+            failpoint::before(Point::GuestAcknowledge);
             acknowledge();
+            failpoint::after(Point::GuestAcknowledge);
         }
         guest::follow(&guest).await
     }

@@ -1,9 +1,12 @@
 //! What the rest of the daemon holds of a slot: calls go in, a view comes out. The front and the control
 //! socket use it; neither ever sees a board.
 
+use std::time::Duration;
+
 use panda_protocol::launchpad::{BuildCall, Dialect};
-use panda_slot::{Answer, Board, Slot, Told};
+use panda_slot::{Answer, Board, Rejoin, Slot, Told};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 
 /// The slot's task has ended; the daemon is stopping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -75,6 +78,9 @@ pub(super) enum Message {
     Close,
 }
 
+/// Why a slot is not to be believed before its first commit.
+pub(super) const STARTING: &str = "the daemon is starting";
+
 /// A slot, for the rest of the daemon. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct SlotHandle {
@@ -100,6 +106,20 @@ impl SlotHandle {
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<View> {
         self.view.clone()
+    }
+
+    /// Waits while nobody can know whether the board is Fresh: the daemon has only just started, and the board has
+    /// not proven itself again. At most `limit`, for a board that has gone meanwhile.
+    pub async fn rejoined(&self, limit: Duration) {
+        let mut watch = self.watch();
+        let rejoined = watch.wait_for(|view| {
+            let proving = matches!(view.slot.board, Board::Rejoining(Rejoin::Fresh { .. }));
+            !proving && view.fault.as_deref() != Some(STARTING)
+        });
+        // Whatever it is then is told.
+        if timeout(limit, rejoined).await.is_err() {
+            tracing::debug!(slot = &*self.name, "not proven again within {limit:?}");
+        }
     }
 
     /// Launchpad's `build`. Answered once the build is in the ledger; the work goes on behind it.

@@ -21,9 +21,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::handle::{Ask, Message, SlotHandle, View};
+use super::handle::{Ask, Message, STARTING, SlotHandle, View};
 use super::hands::{Events, Hands};
 use super::settings::Settings;
+use crate::failpoint::{self, Point};
 use crate::ledger::{Ledger, LedgerError, NewAttempt};
 
 /// Calls that may wait for the task; more wait in their own tasks.
@@ -57,7 +58,7 @@ pub(super) fn start(
     let slot = initial.unwrap_or_default();
     let (mailbox, messages) = mpsc::channel(MAILBOX);
     let (events, reports) = mpsc::unbounded_channel();
-    let fault = Some("the daemon is starting".to_owned());
+    let fault = Some(STARTING.to_owned());
     let first = View {
         slot: slot.clone(),
         since_unix_ms: now_unix_ms(),
@@ -324,7 +325,10 @@ impl Task {
 
     async fn perform(&mut self, effects: Vec<Effect>) {
         for effect in effects {
+            let point = Point::of_effect(&effect);
+            failpoint::before(point);
             self.perform_one(effect).await;
+            failpoint::after(point);
         }
     }
 

@@ -22,6 +22,7 @@ use serde_json::Value;
 use super::credentials::{Credentials, CredentialsError};
 use super::oauth;
 use super::settings::WebServiceSettings;
+use crate::failpoint::{self, Point};
 use crate::identity::IdentityError;
 
 /// Why the web service did not do what was asked. No message holds a secret.
@@ -144,7 +145,9 @@ impl WebService {
         headers.insert(IF_MATCH, seen.etag.clone());
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let body = changes.to_string().into();
+        failpoint::before(Point::WebChange);
         let answer = self.call(Method::PATCH, builder, headers, body).await?;
+        failpoint::after(Point::WebChange);
         Ok(entry(&answer))
     }
 
