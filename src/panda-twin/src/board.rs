@@ -7,6 +7,8 @@
 //!   |                             | whole boot image: leaves the port     |
 //!   |                             v                                       |
 //!   +------------- off ------- Running (also when its machine has ended) -+
+//!                              |
+//!                              +-- its machine resets itself --> Waking
 //! ```
 //!
 //! `off` is answered when the machine and its RAM are gone. A driver that connects is told what is on the
@@ -150,6 +152,7 @@ impl Board {
     pub async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
         loop {
             let due = self.due();
+            let restarted = self.restarted();
             tokio::select! {
                 message = messages.recv() => match message {
                     Some(Message::Power { order, answer }) => {
@@ -172,6 +175,7 @@ impl Board {
                     None => return,
                 },
                 () = sleep_until(due) => self.handle_due(),
+                () = restarted => self.handle_restarted().await,
             }
         }
     }
@@ -182,6 +186,47 @@ impl Board {
             Power::Waking { arrives, .. } => Some(*arrives),
             Power::Rom { rom, leaves, .. } if !rom.is_engaged() => Some(*leaves),
             Power::Off | Power::Rom { .. } | Power::Dark | Power::Running(_) => None,
+        }
+    }
+
+    /// Waits for a machine to reset itself, where there is one.
+    fn restarted(&self) -> impl Future<Output = ()> + Send + 'static {
+        let restarted = match &self.power {
+            Power::Running(machine) => Some(machine.restarted()),
+            Power::Off | Power::Waking { .. } | Power::Rom { .. } | Power::Dark => None,
+        };
+        async {
+            match restarted {
+                Some(restarted) => restarted.await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// The machine has reset itself, as a chip does: the ROM runs again, and what was in RAM is of no use.
+    async fn handle_restarted(&mut self) {
+        self.parts
+            .console
+            .note("the machine has reset itself: the boot ROM runs again");
+        if let Power::Running(machine) = &mut self.power
+            && let Err(error) = machine.end(self.parts.timing.end_limit).await
+        {
+            tracing::warn!(board = self.parts.name, %error, "what is left of a machine");
+        }
+        self.power = self.waking();
+    }
+
+    /// The chip is about to run its boot ROM.
+    fn waking(&self) -> Power {
+        let now = Instant::now();
+        let Timing {
+            rom_delay,
+            rom_window,
+            ..
+        } = self.parts.timing;
+        Power::Waking {
+            arrives: now + rom_delay,
+            leaves: now + rom_window,
         }
     }
 
@@ -215,16 +260,7 @@ impl Board {
             (PowerOrder::Read, Power::Off) => PowerAnswer::Off,
             (PowerOrder::Read, _) => PowerAnswer::On,
             (PowerOrder::On, Power::Off) => {
-                let now = Instant::now();
-                let Timing {
-                    rom_delay,
-                    rom_window,
-                    ..
-                } = self.parts.timing;
-                self.power = Power::Waking {
-                    arrives: now + rom_delay,
-                    leaves: now + rom_window,
-                };
+                self.power = self.waking();
                 tracing::info!(board = self.parts.name, "power on");
                 PowerAnswer::Ok
             }
@@ -332,7 +368,7 @@ impl Board {
 
     /// aboot has the whole image: it closes USB, says the command line, and starts the kernel.
     fn start(&mut self, image: Vec<u8>) {
-        let kind = self.parts.kind;
+        let kind = &self.parts.kind;
         if let Ok(image) = panda_protocol::bootimg::parse(&image, kind.manifest()) {
             self.parts
                 .console
@@ -345,7 +381,12 @@ impl Board {
             "a boot image has arrived"
         );
         self.leave_port(Power::Dark);
-        match Machine::start(kind, image, &self.parts.place, &self.parts.console) {
+        match Machine::start(
+            &self.parts.kind,
+            image,
+            &self.parts.place,
+            &self.parts.console,
+        ) {
             Ok(machine) => {
                 tracing::info!(board = self.parts.name, "a boot image is started");
                 self.power = Power::Running(machine);

@@ -56,6 +56,12 @@ impl Console {
         self.push(format!("[twin] {line}\r\n").as_bytes());
     }
 
+    /// What is kept.
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> Vec<u8> {
+        self.lock().kept.iter().copied().collect()
+    }
+
     /// What is kept, and then every later piece.
     fn subscribe(&self) -> Option<(Vec<u8>, mpsc::Receiver<Piece>)> {
         let mut inner = self.lock();

@@ -6,6 +6,7 @@
 //! STATE/twin.lock                         held while a twin runs
 //! STATE/boards/panda01/{power,pipe,console}.sock
 //! STATE/boards/panda01/scratch/           the scratch disk: kept across boots, byte for byte
+//! STATE/boards/panda01/scratch.img        the same of a board that is QEMU
 //! STATE/boards/panda01/ram/               the board's RAM: there while it runs
 //! ```
 //!
@@ -29,6 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub mod board;
 pub mod console;
+pub mod faults;
 pub mod machine;
 pub mod rom;
 pub mod sockets;
@@ -86,17 +88,21 @@ impl Twin {
     /// When the settings cannot be, another twin has the state directory, or this host lacks something.
     pub async fn start(settings: Settings) -> Result<Self, TwinError> {
         check(&settings)?;
-        settings.machine.check_host()?;
+        settings.machine.check_host(settings.boards)?;
         private_dir(&settings.state)?;
         let state = fs::canonicalize(&settings.state).map_err(io_error(&settings.state))?;
         let lock = lock(&state)?;
         let first_arrival = first_arrival();
         let mut boards = Vec::new();
         for number in 1..=settings.boards {
+            let kind = settings.machine.of_board(usize::from(number - 1));
             let name = format!("{}{number:02}", settings.prefix);
             let dir = state.join("boards").join(&name);
             let place = Place::of(&dir);
-            private_dir(&place.scratch)?;
+            private_dir(match kind {
+                Kind::Process => &place.scratch,
+                Kind::Qemu(_) => &dir,
+            })?;
             place.clear_ram().await?;
             let console = Console::new();
             let (messages, to_board) = mpsc::channel(QUEUE);
@@ -105,7 +111,7 @@ impl Twin {
                 name: name.clone(),
                 place,
                 console,
-                kind: settings.machine,
+                kind,
                 timing: settings.timing,
                 first_arrival,
             };

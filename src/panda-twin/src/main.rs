@@ -3,13 +3,16 @@
 //! hang-up is ignored, so that the boards outlive whoever started them.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use panda_twin::board::Timing;
 use panda_twin::machine::Kind;
+use panda_twin::machine::qemu::arch::Arch;
+use panda_twin::machine::qemu::{self, Accel};
 use panda_twin::{Settings, Twin};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,8 +31,26 @@ struct Arguments {
     #[arg(long, default_value = "panda")]
     prefix: String,
     /// What runs the boot image that arrives.
-    #[arg(long, value_enum, default_value_t = Kind::Process)]
-    machine: Kind,
+    #[arg(long, value_enum, default_value = "process")]
+    machine: Machine,
+    /// QEMU: the boards' architecture; without it, this host's.
+    #[arg(long, value_enum)]
+    arch: Option<Arch>,
+    /// QEMU: processors of a board.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    cpus: u32,
+    /// QEMU: a board's memory in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    memory_mib: u32,
+    /// QEMU: the size of a new scratch disk in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 8192)]
+    scratch_mib: u64,
+    /// QEMU: where a board's link is on this host's loopback. Once for each board, in order.
+    #[arg(long, value_name = "ADDR:PORT")]
+    link: Vec<SocketAddr>,
+    /// QEMU: what runs the boards' processors.
+    #[arg(long, value_enum, default_value = "auto")]
+    accel: Accel,
     /// Serve the boards' ports to QEMU's usb-redir devices too.
     #[arg(long)]
     usbredir: bool,
@@ -39,6 +60,32 @@ struct Arguments {
     /// The path of the hub's port that a board is behind, as QEMU writes it: 1.1. Once for each board, in order.
     #[arg(long, value_name = "PATH", requires = "hub_trace")]
     hub_port: Vec<String>,
+}
+
+/// Kinds of machine by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Machine {
+    /// A process of this host, in namespaces of its own.
+    Process,
+    /// QEMU, with a real kernel.
+    Qemu,
+}
+
+impl Arguments {
+    fn kind(&self) -> Kind {
+        let defaults = qemu::Settings::default();
+        match self.machine {
+            Machine::Process => Kind::Process,
+            Machine::Qemu => Kind::Qemu(qemu::Settings {
+                arch: self.arch.unwrap_or(defaults.arch),
+                cpus: self.cpus,
+                memory_mib: self.memory_mib,
+                disk_bytes: self.scratch_mib.saturating_mul(1 << 20),
+                links: self.link.clone(),
+                accel: self.accel,
+            }),
+        }
+    }
 }
 
 /// The line that is printed for a board.
@@ -79,11 +126,12 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let mut hang_up = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
 
+    let machine = arguments.kind();
     let mut twin = Twin::start(Settings {
         state: arguments.state,
         boards: arguments.boards,
         prefix: arguments.prefix,
-        machine: arguments.machine,
+        machine,
         timing: Timing::default(),
     })
     .await?;

@@ -3,11 +3,13 @@
 //!
 //! # Layout
 //! - [`wire`]: what goes over the three sockets, both ways
+//! - [`qemu`]: the network of a board whose machine is QEMU
 //! - [`TwinPower`], [`TwinPort`], [`TwinConsole`]: the drivers
 
 mod console;
 mod port;
 mod power;
+pub mod qemu;
 pub mod wire;
 
 pub use console::TwinConsole;

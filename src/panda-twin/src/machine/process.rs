@@ -23,20 +23,20 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::process::{Child, Command, Stdio};
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use panda_protocol::bootimg;
 use panda_protocol::manifest::Machine as ManifestMachine;
-use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
-use super::{MachineError, Place, unpack};
+use super::keeper::{self, End, Keeper, SharedStage, Stage, lock, pid, send};
+use super::{MachineError, Place, missing, unpack};
 use crate::console::Console;
 
 const PACKAGE: &str = "util-linux";
@@ -61,31 +61,11 @@ static KERNELS: RwLock<()> = RwLock::new(());
 #[derive(Debug)]
 pub struct ProcessMachine {
     place: Place,
-    stage: Arc<Mutex<Stage>>,
-    gone: watch::Receiver<bool>,
-}
-
-/// How far it is. The thread moves it on; [`ProcessMachine::end`] asks for its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Preparing,
-    /// `unshare` runs; its id is not reused before the thread leaves this stage.
-    Running(Pid),
-    /// To be ended; `unshare` has been told to stop.
-    Ending,
-    Gone,
+    keeper: Keeper,
 }
 
 pub(super) fn check_host() -> Result<(), MachineError> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = |program: &str| std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
-    match PROGRAMS.into_iter().find(|program| !found(program)) {
-        Some(program) => Err(MachineError::Missing {
-            program,
-            package: PACKAGE,
-        }),
-        None => Ok(()),
-    }
+    missing(&PROGRAMS.map(|program| (program, PACKAGE)))
 }
 
 impl ProcessMachine {
@@ -97,88 +77,52 @@ impl ProcessMachine {
         let failed = |source| MachineError::io("start a machine in", &place.ram)(source);
         let (reader, writer) = io::pipe().map_err(failed)?;
         let output = pipe::Receiver::from_owned_fd(OwnedFd::from(reader)).map_err(failed)?;
-        tokio::spawn(listen(output, console.clone()));
+        tokio::spawn(super::listen(output, console.clone()));
 
-        let stage = Arc::new(Mutex::new(Stage::Preparing));
-        let (gone_out, gone) = watch::channel(false);
-        let body = {
-            let (stage, place) = (Arc::clone(&stage), place.clone());
-            move || {
-                match live(image, &place, writer, &stage) {
-                    Ok(None) => {}
-                    Ok(Some(status)) => {
-                        console.note(&format!(
-                            "the machine ended by itself ({status}); the board hangs"
-                        ));
-                    }
-                    Err(error) => {
-                        console.note(&format!("the machine cannot run: {error}; the board hangs"));
-                        tracing::warn!(%error, "a machine cannot run");
-                    }
-                }
-                *lock(&stage) = Stage::Gone;
-                gone_out.send_replace(true);
-            }
+        let keeper = {
+            let place = place.clone();
+            // A stopped `unshare` can start nothing; the thread goes on from there.
+            Keeper::start(console, Signal::SIGSTOP, move |stage| {
+                live(image, &place, writer, stage)
+            })
         };
-        std::thread::Builder::new()
-            .name("machine".to_owned())
-            .spawn(body)
-            .map_err(failed)?;
-        Ok(Self { place, stage, gone })
+        Ok(Self {
+            keeper: keeper.map_err(failed)?,
+            place,
+        })
     }
 
     pub(super) async fn end(&mut self, limit: Duration) -> Result<(), MachineError> {
-        self.order_end();
-        // The thread can only go without a word by a panic, and then the machine goes with it.
-        let gone = async { drop(self.gone.wait_for(|gone| *gone).await) };
-        if tokio::time::timeout(limit, gone).await.is_err() {
-            return Err(MachineError::Lingers(limit));
-        }
+        self.keeper.end(limit).await?;
         self.place.clear_ram().await
     }
 
-    fn order_end(&self) {
-        let mut stage = lock(&self.stage);
-        match *stage {
-            Stage::Running(unshare) => {
-                signal(unshare, Signal::SIGSTOP);
-                *stage = Stage::Ending;
-            }
-            Stage::Preparing => *stage = Stage::Ending,
-            Stage::Ending | Stage::Gone => {}
-        }
+    pub(super) fn watch(&self) -> watch::Receiver<Option<End>> {
+        self.keeper.watch()
     }
 }
 
-impl Drop for ProcessMachine {
-    fn drop(&mut self) {
-        self.order_end();
-    }
-}
-
-/// The whole life of a machine, on its thread: how it ended by itself, or `None` when it was ended.
+/// The whole life of a machine, on its thread.
 fn live(
     image: Vec<u8>,
     place: &Place,
     console: PipeWriter,
-    stage: &Mutex<Stage>,
-) -> Result<Option<ExitStatus>, MachineError> {
+    stage: &SharedStage,
+) -> Result<End, MachineError> {
     prepare(&image, place)?;
     drop(image);
-    let mut child = {
-        let mut stage = lock(stage);
-        if *stage == Stage::Ending {
-            return Ok(None);
-        }
-        let child = spawn(place, console)?;
-        *stage = Stage::Running(pid(&child));
-        child
+    let Some(mut child) = keeper::started(stage, || spawn(place, console))? else {
+        return Ok(End::Ordered);
     };
     let ended = wait(&child, stage);
     let status = child
         .wait()
         .map_err(MachineError::io("wait for", &place.ram))?;
-    ended.map(|by_order| (!by_order).then_some(status))
+    Ok(if ended? {
+        End::Ordered
+    } else {
+        End::Halted(status.to_string())
+    })
 }
 
 /// Lays out the board's RAM: the kernel, and the ramdisk unpacked.
@@ -248,7 +192,7 @@ fn spawn(place: &Place, console: PipeWriter) -> Result<Child, MachineError> {
 
 /// Waits until `unshare` has ended, without reaping it, and ends its child when that is ordered. Says whether
 /// it was ordered.
-fn wait(child: &Child, stage: &Mutex<Stage>) -> Result<bool, MachineError> {
+fn wait(child: &Child, stage: &SharedStage) -> Result<bool, MachineError> {
     let unshare = pid(child);
     let failed = |errno: nix::Error| {
         MachineError::io("wait for", Path::new("unshare"))(io::Error::from(errno))
@@ -262,13 +206,10 @@ fn wait(child: &Child, stage: &Mutex<Stage>) -> Result<bool, MachineError> {
                 if *lock(stage) == Stage::Ending {
                     end_stopped(unshare);
                 }
-                signal(unshare, Signal::SIGCONT);
+                send(unshare, Signal::SIGCONT);
             }
             Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => {
-                let mut stage = lock(stage);
-                let by_order = *stage == Stage::Ending;
-                *stage = Stage::Gone;
-                return Ok(by_order);
+                return Ok(keeper::was_ordered(stage));
             }
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(errno) => return Err(failed(errno)),
@@ -280,10 +221,10 @@ fn wait(child: &Child, stage: &Mutex<Stage>) -> Result<bool, MachineError> {
 fn end_stopped(unshare: Pid) {
     let children = children(unshare);
     for &child in &children {
-        signal(child, Signal::SIGKILL);
+        send(child, Signal::SIGKILL);
     }
     if children.is_empty() {
-        signal(unshare, Signal::SIGKILL);
+        send(unshare, Signal::SIGKILL);
     }
 }
 
@@ -316,37 +257,10 @@ fn parent_of(pid: Pid) -> Option<Pid> {
         .map(Pid::from_raw)
 }
 
-/// Copies what the machine says to its console, until nothing of it is left.
-async fn listen(mut output: pipe::Receiver, console: Console) {
-    let mut bytes = vec![0; 8 * 1024];
-    loop {
-        match output.read(&mut bytes).await {
-            Ok(0) => return,
-            Ok(count) => console.push(&bytes[..count]),
-            Err(error) => {
-                tracing::warn!(%error, "a machine's output cannot be read");
-                return;
-            }
-        }
-    }
-}
-
-fn signal(pid: Pid, signal: Signal) {
-    if let Err(error) = kill(pid, signal) {
-        tracing::debug!(%pid, %signal, %error, "a signal was not taken");
-    }
-}
-
-fn pid(child: &Child) -> Pid {
-    Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX))
-}
-
-fn lock(stage: &Mutex<Stage>) -> MutexGuard<'_, Stage> {
-    stage.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use panda_protocol::bootimg::{PageSize, Spec, compose};
     use panda_protocol::cpio::Writer;
 
@@ -376,11 +290,11 @@ mod tests {
                         (0..STARTS)
                             .map(|_| {
                                 let (mut said, console) = io::pipe().unwrap();
-                                let stage = Mutex::new(Stage::Preparing);
-                                let status = live(image.clone(), &place, console, &stage);
+                                let stage = SharedStage::new(Mutex::new(Stage::Preparing));
+                                let end = live(image.clone(), &place, console, &stage);
                                 let mut words = String::new();
                                 said.read_to_string(&mut words).unwrap();
-                                format!("{:?} {words}", status.unwrap().unwrap().code())
+                                format!("{:?} {words}", end.unwrap())
                             })
                             .collect::<Vec<_>>()
                     })
@@ -391,6 +305,6 @@ mod tests {
                 .flat_map(|board| board.join().unwrap())
                 .collect()
         });
-        assert_eq!(statuses, vec!["Some(0) "; 8 * STARTS]);
+        assert_eq!(statuses, vec!["Halted(\"exit status: 0\") "; 8 * STARTS]);
     }
 }

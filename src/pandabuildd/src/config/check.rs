@@ -246,6 +246,15 @@ fn addresses(file: &File) -> Result<(), Problem> {
                     format!(
                         "{name} cannot be reached: give it a `listen` of its own, or [front] one for all"
                     ),
+        if let Some(told) = &slot.link_listen
+            && told.get_ref().port() == 0
+        {
+            return Err(Problem::at(
+                told.span(),
+                "slot.link_listen",
+                "port 0 is no port; expected the address and port that the board's agent listens on",
+            ));
+        }
                 ));
             }
             continue;

@@ -24,6 +24,8 @@ pub(super) struct FileSlot {
     pub(super) listen: Option<Spanned<SocketAddr>>,
     pub(super) link: Spanned<SocketAddr>,
     #[serde(default)]
+    pub(super) link_listen: Option<Spanned<SocketAddr>>,
+    #[serde(default)]
     pub(super) network: Option<Spanned<NetworkSettings>>,
     #[serde(default)]
     board: ExpectedBoard,
@@ -46,6 +48,8 @@ pub struct SlotSettings {
     pub listen: Option<Spanned<SocketAddr>>,
     /// Where its board's agent listens for the master.
     pub link: Spanned<SocketAddr>,
+    /// Where the agent is told to listen, when that is another address: something between the two translates.
+    pub link_listen: Option<Spanned<SocketAddr>>,
     /// The board's network.
     pub network: Option<Spanned<NetworkSettings>>,
     /// Which board belongs here.
@@ -78,6 +82,7 @@ impl FileSlot {
             hosts: self.hosts,
             listen: self.listen,
             link: self.link,
+            link_listen: self.link_listen,
             network: self.network,
             board: self.board,
             power: driver::based(power, base),
@@ -103,6 +108,12 @@ impl SlotSettings {
     #[must_use]
     pub fn own_address(&self) -> Option<SocketAddr> {
         self.listen.as_ref().map(|listen| *listen.get_ref())
+    }
+
+    /// Where the board's agent is told to listen.
+    #[must_use]
+    pub fn link_listen(&self) -> SocketAddr {
+        *self.link_listen.as_ref().unwrap_or(&self.link).get_ref()
     }
 
     /// What the board is told of its network.

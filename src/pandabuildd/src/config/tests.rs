@@ -162,6 +162,14 @@ fn a_value_out_of_range_names_its_line_and_key() {
     );
     let text = error("name = \"rack1\"", "name = \"\"");
     assert!(text.contains("line 2: rack.name: "), "{text}");
+    let text = error(
+        "link = \"127.0.0.1:8402\"",
+        "link = \"127.0.0.1:8402\"\nlink_listen = \"10.0.2.15:0\"",
+    );
+    assert!(
+        text.contains("line 23: slot.link_listen: port 0 is no port"),
+        "{text}"
+    );
     let text = error("listen = \"127.0.0.1:8300\"", "listen = \"0.0.0.0:8300\"");
     assert!(
         text.contains("depot.advertise") && text.contains("say which one"),

@@ -332,6 +332,7 @@ impl Assembly<'_> {
         let rig = Rig::new(RigParts {
             slot: name.clone(),
             link: *settings.link.get_ref(),
+            link_listen: settings.link_listen(),
             depot_address: self.config.depot.address(),
             network: settings.network(),
             expected: settings.board,

@@ -18,8 +18,10 @@ use crate::ledger::Ledger;
 pub struct RigParts {
     /// The slot's name.
     pub slot: String,
-    /// Where the board's agent listens.
+    /// Where the board's agent is reached.
     pub link: SocketAddr,
+    /// Where it is told to listen.
+    pub link_listen: SocketAddr,
     /// Where boards reach the depot.
     pub depot_address: SocketAddr,
     /// The board's network.

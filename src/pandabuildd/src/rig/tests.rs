@@ -148,6 +148,7 @@ impl Rack {
         let parts = RigParts {
             slot: SLOT.to_owned(),
             link: self.link,
+            link_listen: self.link,
             depot_address,
             network: Network {
                 address: None,

@@ -166,7 +166,7 @@ impl Work {
     fn boot_toml(&self, secrets: &BootSecrets) -> BootToml {
         let RigParts {
             slot,
-            link,
+            link_listen,
             depot_address,
             network,
             image,
@@ -182,7 +182,7 @@ impl Work {
             time_unix_ms: 0,
             network: network.clone(),
             link: boot_toml::Link {
-                listen: link.to_string(),
+                listen: link_listen.to_string(),
                 depot: depot_address.to_string(),
                 master_certificate: master.certificate_pem.clone(),
                 certificate: secrets.certificate_pem.clone(),

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! STATE/rack.toml   the configuration (`pandabuildd serve --config` takes it too)
-//!      /image       the known-good image: the agent's program and its settings
+//!      /image       the known-good image, where boards are processes: the agent's program and its settings
 //!      /twin        panda-twin's own state: sockets, scratch disks; /twin.log its messages
 //!      /…           the daemon's own state
 //! ```
@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use panda_protocol::agent_toml::{self, AgentToml};
+use panda_protocol::manifest;
 use serde_json::json;
 
 use self::plan::Plan;
@@ -46,11 +47,17 @@ pub(crate) struct Args {
     /// Where everything is kept; without it, a temporary directory that is removed at the end
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
+    /// The image that boards of the machine `qemu` boot: a directory that `pandabuildd image build` made
+    #[arg(long, value_name = "DIR")]
+    image: Option<PathBuf>,
+    /// The size of a new scratch disk of a board of the machine `qemu`
+    #[arg(long, value_name = "MIB", default_value_t = 8192, requires = "image", value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
+    scratch_mib: u64,
     /// A shell command that takes the place of the chroot and sbuild in each build
-    #[arg(long, value_name = "CMD")]
+    #[arg(long, value_name = "CMD", conflicts_with = "image")]
     executor: Option<String>,
     /// The architecture that the builders are of; without it, this machine's
-    #[arg(long)]
+    #[arg(long, conflicts_with = "image")]
     arch: Option<String>,
     /// The panda-twin program; without it, the one beside this program or in PATH
     #[arg(long, value_name = "FILE")]
@@ -64,12 +71,82 @@ pub(crate) struct Args {
 enum Machine {
     /// A process of this machine, in namespaces of its own
     Process,
+    /// QEMU: a real kernel, from the image that is named with --image
+    Qemu,
 }
 
-impl Machine {
-    const fn name(self) -> &'static str {
+/// The boards, all settled.
+enum Boards {
+    /// Processes that run this agent.
+    Process { agent: PathBuf },
+    /// QEMU, with an image.
+    Qemu {
+        image: PathBuf,
+        arch: String,
+        scratch_mib: u64,
+    },
+}
+
+impl Boards {
+    /// Looks for everything that they need.
+    async fn find(args: &Args) -> anyhow::Result<Self> {
+        match (args.machine, &args.image) {
+            (Machine::Process, None) => {
+                programs::find("unshare", "util-linux")?;
+                let agent = args.agent_program.as_deref();
+                Ok(Self::Process {
+                    agent: program("panda-agent", "--agent-program", agent)?,
+                })
+            }
+            (Machine::Process, Some(_)) => {
+                bail!("--image is for boards that boot one; say `--machine qemu` too")
+            }
+            (Machine::Qemu, None) => bail!(
+                "--machine qemu needs --image DIR, the image that its boards boot; `pandabuildd image build` makes one"
+            ),
+            (Machine::Qemu, Some(directory)) => {
+                let named = || format!("--image {}", directory.display());
+                if args.agent_program.is_some() {
+                    bail!("--agent-program: the image has its own agent; make another image");
+                }
+                let path = directory.canonicalize().with_context(named)?;
+                let loading = path.clone();
+                let image = tokio::task::spawn_blocking(move || images::Image::load(&loading))
+                    .await
+                    .context("loading the image")?
+                    .with_context(named)?;
+                let manifest = image.manifest();
+                if manifest.machine != manifest::Machine::Qemu {
+                    bail!(
+                        "{}: its manifest says that it is for a machine of another kind, and --machine is qemu; \
+                         `pandabuildd image build` makes one for QEMU",
+                        named()
+                    );
+                }
+                Ok(Self::Qemu {
+                    image: path,
+                    arch: manifest.arch.clone(),
+                    scratch_mib: args.scratch_mib,
+                })
+            }
+        }
+    }
+
+    /// What panda-twin is told of them.
+    fn options(&self, plan: &Plan) -> Vec<String> {
         match self {
-            Self::Process => "process",
+            Self::Process { .. } => vec!["--machine=process".to_owned()],
+            Self::Qemu {
+                arch, scratch_mib, ..
+            } => {
+                let board = [
+                    "--machine=qemu".to_owned(),
+                    format!("--arch={arch}"),
+                    format!("--scratch-mib={scratch_mib}"),
+                ];
+                let links = plan.links().map(|link| format!("--link={link}"));
+                board.into_iter().chain(links).collect()
+            }
         }
     }
 }
@@ -80,21 +157,21 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     let interrupted = super::interrupted();
     tokio::pin!(interrupted);
     let twin_program = program("panda-twin", "--twin-program", args.twin_program.as_deref())?;
-    let agent_program = program(
-        "panda-agent",
-        "--agent-program",
-        args.agent_program.as_deref(),
-    )?;
-    programs::find("unshare", "util-linux")?;
+    let boards = Boards::find(&args).await?;
     let state = State::open(args.state.as_deref())?;
     // Before anything in the directory is touched: it may be a running daemon's, and so may its boards.
     let lock = StateLock::take(state.path())?;
 
-    let result = match Twin::start(&twin_program, state.path(), args.slots, args.machine.name())
-        .await
-    {
+    let earlier = Config::load(&state.path().join("rack.toml")).ok();
+    let image = match &boards {
+        Boards::Process { .. } => None,
+        Boards::Qemu { image, .. } => Some(image.as_path()),
+    };
+    let plan = Plan::make(args.listen, args.slots, image, earlier.as_ref())?;
+    let options = boards.options(&plan);
+    let result = match Twin::start(&twin_program, state.path(), args.slots, &options).await {
         Ok(twin) => {
-            let served = serve(&args, state.path(), lock, &agent_program, &mut interrupted).await;
+            let served = serve(&args, state.path(), lock, &boards, &plan, &mut interrupted).await;
             let stopped = twin.stop().await;
             served.and_then(|exit| stopped.map(|()| exit))
         }
@@ -109,24 +186,26 @@ async fn serve(
     args: &Args,
     state: &Path,
     lock: StateLock,
-    agent: &Path,
+    boards: &Boards,
+    plan: &Plan,
     interrupted: &mut (impl Future<Output = ()> + Unpin),
 ) -> anyhow::Result<Exit> {
-    let settings = AgentToml {
-        version: agent_toml::VERSION,
-        arch: args
-            .arch
-            .clone()
-            .unwrap_or_else(|| programs::host_arch().to_owned()),
-        executor: args.executor.clone(),
-        insecure_fixed_disk_key: false,
-    };
-    let (directory, agent) = (state.join("image"), agent.to_owned());
-    tokio::task::spawn_blocking(move || images::process::make(&directory, &agent, &settings))
-        .await
-        .context("making the image")??;
+    if let Boards::Process { agent } = boards {
+        let settings = AgentToml {
+            version: agent_toml::VERSION,
+            arch: args
+                .arch
+                .clone()
+                .unwrap_or_else(|| programs::host_arch().to_owned()),
+            executor: args.executor.clone(),
+            insecure_fixed_disk_key: false,
+        };
+        let (directory, agent) = (state.join("image"), agent.clone());
+        tokio::task::spawn_blocking(move || images::process::make(&directory, &agent, &settings))
+            .await
+            .context("making the image")??;
+    }
     let path = state.join("rack.toml");
-    let plan = Plan::make(args.listen, args.slots, Config::load(&path).ok().as_ref())?;
     plan.write(&path)?;
 
     let rack = Rack::start(Config::load(&path)?, lock).await?;

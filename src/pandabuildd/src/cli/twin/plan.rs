@@ -3,9 +3,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use panda_board::twin::qemu;
 use serde_json::json;
 
 use crate::config::Config;
@@ -15,11 +16,17 @@ pub(crate) fn board(number: u16) -> String {
     format!("panda{number:02}")
 }
 
+/// Settings of `[boot]` and `[guest]` where processors are emulated, several boards on one host.
+const EMULATED: &str = "# An emulated processor may be slow, and busy with other boards.\n\
+    handshake_ms = 300000\n\n[guest]\nprove_silent_ms = 60000\ncall_ms = 30000\n";
+
 /// Addresses of a rack of virtual boards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
     depot: SocketAddr,
     slots: Vec<Slot>,
+    /// What the boards boot, where they are QEMU and so have a network of their own.
+    image: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,13 +37,15 @@ struct Slot {
 }
 
 impl Plan {
-    /// For `count` slots from `listen` on; what an `earlier` configuration has chosen is kept.
+    /// For `count` slots from `listen` on; what an `earlier` configuration has chosen is kept. With an `image`,
+    /// boards are QEMU and boot that one.
     ///
     /// # Errors
     /// Ports run out.
     pub(crate) fn make(
         listen: SocketAddr,
         count: u16,
+        image: Option<&Path>,
         earlier: Option<&Config>,
     ) -> anyhow::Result<Self> {
         let mut known: HashMap<&str, SocketAddr> = HashMap::new();
@@ -77,7 +86,17 @@ impl Plan {
             let link = fresh(known.get(name.as_str()).copied())?;
             slots.push(Slot { name, listen, link });
         }
-        Ok(Self { depot, slots })
+        let image = image.map(Path::to_owned);
+        Ok(Self {
+            depot,
+            slots,
+            image,
+        })
+    }
+
+    /// Where the slots' boards are reached, in their order.
+    pub(crate) fn links(&self) -> impl Iterator<Item = SocketAddr> {
+        self.slots.iter().map(|slot| slot.link)
     }
 
     /// Writes it to `path`, whole or not at all.
@@ -103,18 +122,40 @@ impl Plan {
             .first()
             .map(|slot| slot.listen.to_string())
             .unwrap_or_default();
+        let (image, advertise, board) = match &self.image {
+            None => ("image".to_owned(), String::new(), String::new()),
+            Some(image) => (
+                image.to_string_lossy().into_owned(),
+                format!(
+                    "# The host, as a board sees it.\nadvertise = \"{}:{}\"\n",
+                    qemu::HOST,
+                    self.depot.port()
+                ),
+                format!(
+                    "link_listen = \"{}:{}\"\nnetwork = {{ address = \"{}/{}\", gateway = \"{}\", nameservers = [\"{}\"] }}\n",
+                    qemu::GUEST,
+                    qemu::LINK_PORT,
+                    qemu::GUEST,
+                    qemu::PREFIX,
+                    qemu::HOST,
+                    qemu::NAMES,
+                ),
+            ),
+        };
         let mut text = format!(
             "# Written by `pandabuildd twin`, again at each start. The ports of [depot] and `link` are kept.\n\
-             [rack]\nname = \"twin\"\nstate_dir = \".\"\nimage = \"image\"\n\n\
-             [front]\nlisten = {}\n\n[depot]\nlisten = {}\n\n\
-             # A virtual supply has no capacitors.\n[boot]\ncut_hold_ms = 200\n\n\
+             [rack]\nname = \"twin\"\nstate_dir = \".\"\nimage = {}\n\n\
+             [front]\nlisten = {}\n\n[depot]\nlisten = {}\n{advertise}\n\
+             # A virtual supply has no capacitors.\n[boot]\ncut_hold_ms = 200\n{}\n\
              # Nor does a virtual board need a rest.\n[slot_task]\nretry_first_seconds = 5\n",
+            toml::Value::String(image),
             json!(first),
             json!(self.depot.to_string()),
+            if self.image.is_some() { EMULATED } else { "" },
         );
         for Slot { name, listen, link } in &self.slots {
             text += &format!(
-                "\n[[slot]]\nname = {}\nlisten = {}\nlink = {}\n",
+                "\n[[slot]]\nname = {}\nlisten = {}\nlink = {}\n{board}",
                 json!(name),
                 json!(listen.to_string()),
                 json!(link.to_string())
@@ -155,7 +196,7 @@ mod tests {
 
     #[test]
     fn the_plan_is_a_configuration_with_ports_counting_up_and_all_at_the_first() {
-        let plan = Plan::make("127.0.0.1:8221".parse().unwrap(), 3, None).unwrap();
+        let plan = Plan::make("127.0.0.1:8221".parse().unwrap(), 3, None, None).unwrap();
         let config = config(&plan);
         let listens: Vec<_> = config
             .slots
@@ -178,9 +219,31 @@ mod tests {
     }
 
     #[test]
+    fn boards_that_are_qemu_are_told_their_own_side_of_its_network() {
+        let image = Path::new("/images/my \"qemu\" one");
+        let plan = Plan::make("127.0.0.1:0".parse().unwrap(), 2, Some(image), None).unwrap();
+        let config = config(&plan);
+        assert_eq!(config.rack.image, image);
+        assert_eq!(
+            config.depot.address(),
+            format!("10.0.2.2:{}", config.depot.listen.port())
+                .parse()
+                .unwrap()
+        );
+        for (slot, link) in config.slots.iter().zip(plan.links()) {
+            assert_eq!(*slot.link.get_ref(), link);
+            assert!(link.ip().is_loopback());
+            assert_eq!(slot.link_listen(), "10.0.2.15:8222".parse().unwrap());
+            assert_eq!(slot.network().address.as_deref(), Some("10.0.2.15/24"));
+            assert_eq!(slot.network().gateway.as_deref(), Some("10.0.2.2"));
+        }
+        assert!(config.boot.handshake_ms > crate::boot::BootSettings::default().handshake_ms);
+    }
+
+    #[test]
     fn ports_that_boards_know_are_kept_when_slots_come_and_addresses_change() {
-        let one = config(&Plan::make("127.0.0.1:0".parse().unwrap(), 1, None).unwrap());
-        let two = Plan::make("127.0.0.1:0".parse().unwrap(), 2, Some(&one)).unwrap();
+        let one = config(&Plan::make("127.0.0.1:0".parse().unwrap(), 1, None, None).unwrap());
+        let two = Plan::make("127.0.0.1:0".parse().unwrap(), 2, None, Some(&one)).unwrap();
         assert_eq!(two.depot, one.depot.listen);
         assert_eq!(two.slots[0].link, *one.slots[0].link.get_ref());
         config(&two);
@@ -188,16 +251,16 @@ mod tests {
 
     #[test]
     fn a_kept_port_gives_way_to_one_that_was_asked_for() {
-        let one = config(&Plan::make("127.0.0.1:0".parse().unwrap(), 1, None).unwrap());
+        let one = config(&Plan::make("127.0.0.1:0".parse().unwrap(), 1, None, None).unwrap());
         let wanted = *one.slots[0].link.get_ref();
-        let plan = Plan::make(wanted, 1, Some(&one)).unwrap();
+        let plan = Plan::make(wanted, 1, None, Some(&one)).unwrap();
         assert_ne!(plan.slots[0].link, wanted);
         config(&plan);
     }
 
     #[test]
     fn ports_that_run_out_are_said() {
-        let error = Plan::make("127.0.0.1:65535".parse().unwrap(), 2, None).unwrap_err();
+        let error = Plan::make("127.0.0.1:65535".parse().unwrap(), 2, None, None).unwrap_err();
         assert!(error.to_string().contains("--listen"), "{error}");
     }
 }

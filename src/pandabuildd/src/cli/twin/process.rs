@@ -45,7 +45,7 @@ pub(crate) enum Twin {
 }
 
 impl Twin {
-    /// Has `boards` boards in `state`: those of a panda-twin that still runs there, or of a new one.
+    /// Has `boards` boards in `state`, which are as the `options` say: those of a panda-twin that still runs there, or of a new one.
     ///
     /// # Errors
     /// It does not start, or one with other boards runs there.
@@ -53,7 +53,7 @@ impl Twin {
         program: &Path,
         state: &Path,
         boards: u16,
-        machine: &str,
+        options: &[String],
     ) -> anyhow::Result<Self> {
         if let Some(pid) = listener(&power_socket(state, 1)).await {
             if listener(&power_socket(state, boards)).await.is_none() {
@@ -77,7 +77,8 @@ impl Twin {
         let mut child = Command::new(program)
             .arg("--state")
             .arg(&directory)
-            .args(["--boards", &boards.to_string(), "--machine", machine])
+            .args(["--boards", &boards.to_string()])
+            .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -198,7 +199,7 @@ mod tests {
     async fn one_that_fails_is_told_with_its_own_words() {
         let directory = tempfile::tempdir().unwrap();
         let program = script(directory.path(), "echo 'unshare is missing' >&2; exit 1");
-        let error = Twin::start(&program, directory.path(), 1, "process")
+        let error = Twin::start(&program, directory.path(), 1, &[])
             .await
             .unwrap_err()
             .to_string();
@@ -217,7 +218,7 @@ mod tests {
             ended.display()
         );
         let program = script(directory.path(), &text);
-        let twin = Twin::start(&program, directory.path(), 1, "process")
+        let twin = Twin::start(&program, directory.path(), 1, &[])
             .await
             .unwrap();
         let Twin::Child(child) = &twin else {
