@@ -260,7 +260,7 @@ impl<W: AsyncWrite + Unpin> Front<W> {
     }
 
     async fn written(&mut self, seq: u64) -> io::Result<()> {
-        let Some(write) = self.writes.pop_front_if(|write| write.seq == seq) else {
+        let Some(write) = self.first_write(seq) else {
             return Ok(());
         };
         if write.left.is_empty() {
@@ -272,11 +272,19 @@ impl<W: AsyncWrite + Unpin> Front<W> {
         self.write_next().await
     }
 
+    /// The write at the board, if this is the number of its piece.
+    fn first_write(&mut self, seq: u64) -> Option<Write> {
+        match self.writes.front() {
+            Some(write) if write.seq == seq => self.writes.pop_front(),
+            _ => None,
+        }
+    }
+
     async fn stalled(&mut self, seq: u64) -> io::Result<()> {
         if let Some(id) = self.reads.remove(&seq) {
             return self.end(id, ENDPOINT_IN, Status::Stalled, 0).await;
         }
-        if let Some(write) = self.writes.pop_front_if(|write| write.seq == seq) {
+        if let Some(write) = self.first_write(seq) {
             self.end(write.id, ENDPOINT_OUT, Status::Stalled, 0).await?;
             return self.write_next().await;
         }

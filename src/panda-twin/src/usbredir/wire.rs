@@ -256,7 +256,7 @@ impl Dialect {
             packet.put_u64_le(id);
         } else {
             // It came in 32 bits, or is 0.
-            packet.put_u32_le((id & u64::from(u32::MAX)) as u32);
+            packet.put_u32_le(u32::try_from(id).unwrap_or(u32::MAX));
         }
         packet.put_slice(body);
         packet.freeze()
