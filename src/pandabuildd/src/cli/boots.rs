@@ -54,7 +54,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn lines(boot: &BootHistory) -> Vec<String> {
+/// A reset's chain, for people.
+pub(super) fn lines(boot: &BootHistory) -> Vec<String> {
     let mut lines = vec![format!(
         "{} boot {}  {}  id {}  image {}",
         boot.slot,

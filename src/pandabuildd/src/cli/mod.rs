@@ -4,6 +4,7 @@
 mod boots;
 mod chroot;
 mod console;
+mod demo;
 mod image;
 mod ppa_reset;
 mod programs;
@@ -38,6 +39,8 @@ enum Subcommands {
     Serve(serve::Args),
     /// Run the daemon over virtual boards on this machine
     Twin(twin::Args),
+    /// Show, on two virtual boards, that nothing of one build reaches the next
+    Demo(demo::Args),
     /// Have a source package built by any Launchpad builder
     Submit(submit::Args),
     /// Show how the slots are
@@ -124,6 +127,7 @@ pub async fn run(cli: Cli) -> Exit {
     let ended = match cli.command {
         Subcommands::Serve(args) => serve::run(args).await,
         Subcommands::Twin(args) => twin::run(args).await,
+        Subcommands::Demo(args) => demo::run(args).await,
         Subcommands::Submit(args) => submit::run(args).await,
         Subcommands::Slots(args) => slots::run(args).await,
         Subcommands::Reset(args) => reset::run(args).await,
@@ -249,6 +253,8 @@ mod tests {
             "ppa-reset panda01.rack1.example --no-wait --timeout 20",
             "ssh-command --allow slots --allow boots --no-wait --timeout 20 --socket /run/x",
             "chroot build --suite bookworm --arch armhf --output c.tar.zst --mirror http://mirror.example/debian",
+            "demo",
+            "demo --suite bookworm --mirror http://mirror.example/debian --agent a --scratch-mib 4096 --keep",
             "image build",
             "image build --output image --arch armhf --suite bookworm --mirror http://mirror.example/debian --agent a \
              --no-cache",

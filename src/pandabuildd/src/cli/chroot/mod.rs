@@ -53,29 +53,83 @@ struct Build {
     components: String,
 }
 
+/// What a chroot is made of.
+#[derive(Debug, Clone)]
+pub(crate) struct Recipe {
+    suite: String,
+    arch: String,
+    output: PathBuf,
+    /// As `--mirror`.
+    pub(crate) mirror: Option<String>,
+    components: String,
+    /// Leave out what no build reads: documentation, translations.
+    pub(crate) slim: bool,
+    /// Say nothing but what went wrong.
+    pub(crate) quiet: bool,
+    /// Shell commands that change the chroot, `$1`, before it is packed.
+    pub(crate) hooks: Vec<String>,
+}
+
+impl Recipe {
+    /// A chroot of `suite` for `arch`, as builders have it, in the tarball `output`.
+    #[must_use]
+    pub(crate) fn new(suite: &str, arch: &str, output: &Path) -> Self {
+        Self {
+            suite: suite.to_owned(),
+            arch: arch.to_owned(),
+            output: output.to_owned(),
+            mirror: None,
+            components: "main".to_owned(),
+            slim: false,
+            quiet: false,
+            hooks: Vec::new(),
+        }
+    }
+}
+
 /// Runs it.
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     let interrupted = super::interrupted();
-    tokio::pin!(interrupted);
     let Action::Build(build) = args.command;
-    let Some(compression) = Compression::of(&build.output) else {
+    let recipe = Recipe {
+        mirror: build.mirror,
+        components: build.components,
+        ..Recipe::new(&build.suite, &build.arch, &build.output)
+    };
+    let exit = make(&recipe, interrupted).await?;
+    if exit == Exit::Done {
+        eprintln!("pandabuildd: {} is ready", recipe.output.display());
+    }
+    Ok(exit)
+}
+
+/// Makes a chroot tarball.
+///
+/// # Errors
+/// A file name, suite or architecture that cannot be; programs that are missing or fail.
+pub(crate) async fn make(
+    recipe: &Recipe,
+    interrupted: impl Future<Output = ()>,
+) -> anyhow::Result<Exit> {
+    tokio::pin!(interrupted);
+    let Some(compression) = Compression::of(&recipe.output) else {
         bail!(
             "{}: the suffix chooses the compression, and this one is not known; use .tar.zst, .tar.gz, .tar.xz or .tar",
-            build.output.display()
+            recipe.output.display()
         );
     };
-    check_word("--suite", &build.suite)?;
-    check_word("--arch", &build.arch)?;
+    check_word("--suite", &recipe.suite)?;
+    check_word("--arch", &recipe.arch)?;
     let mmdebstrap = programs::find("mmdebstrap", "mmdebstrap")?;
-    binfmt::check(&build.arch)?;
-    let tries = tries(&build.suite, build.mirror.as_deref())?;
-    let mut packer = Packer::begin(&build.output, compression)?;
+    binfmt::check(&recipe.arch)?;
+    let tries = tries(&recipe.suite, recipe.mirror.as_deref())?;
+    let mut packer = Packer::begin(&recipe.output, compression)?;
     let mut result = Ok(());
     for (number, attempt) in tries.iter().enumerate() {
         if number > 0 {
             eprintln!("pandabuildd: {}", attempt.saying);
         }
-        let bootstrap = Bootstrap::start(&mmdebstrap, &build, attempt, packer)?;
+        let bootstrap = Bootstrap::start(&mmdebstrap, recipe, attempt, packer)?;
         let Some(ended) = bootstrap.end(&mut interrupted).await? else {
             return Ok(Exit::Interrupted);
         };
@@ -86,7 +140,6 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     }
     result?;
     packer.publish()?;
-    eprintln!("pandabuildd: {} is ready", build.output.display());
     Ok(Exit::Done)
 }
 
@@ -99,14 +152,14 @@ struct Bootstrap {
 impl Bootstrap {
     fn start(
         mmdebstrap: &Path,
-        build: &Build,
+        recipe: &Recipe,
         attempt: &Try,
         mut packer: Packer,
     ) -> anyhow::Result<Self> {
         let (archive, stdout) = std::io::pipe().context("a pipe for mmdebstrap")?;
         // The command holds the pipe's other end: it must be gone before the packing can see the end.
         let child = tokio::process::Command::new(mmdebstrap)
-            .args(arguments(build))
+            .args(arguments(recipe))
             .args(&attempt.mirrors)
             .stdin(Stdio::null())
             .stdout(stdout)
@@ -250,18 +303,27 @@ fn host_sources(suite: &str) -> anyhow::Result<Vec<Entry>> {
     })?)
 }
 
-fn arguments(build: &Build) -> Vec<OsString> {
-    [
+fn arguments(recipe: &Recipe) -> Vec<OsString> {
+    let mut arguments = vec![
         "--variant=buildd".to_owned(),
-        format!("--architectures={}", build.arch),
-        format!("--components={}", build.components),
+        format!("--architectures={}", recipe.arch),
+        format!("--components={}", recipe.components),
         format!("--include={INCLUDE}"),
         "--format=tar".to_owned(),
-        build.suite.clone(),
-        "-".to_owned(),
-    ]
-    .map(OsString::from)
-    .to_vec()
+    ];
+    if recipe.quiet {
+        arguments.push("--quiet".to_owned());
+    }
+    if recipe.slim {
+        for name in ["doc", "man", "info", "locale"] {
+            arguments.push(format!("--dpkgopt=path-exclude=/usr/share/{name}/*"));
+        }
+    }
+    for hook in &recipe.hooks {
+        arguments.push(format!("--customize-hook={hook}"));
+    }
+    arguments.extend([recipe.suite.clone(), "-".to_owned()]);
+    arguments.into_iter().map(OsString::from).collect()
 }
 
 #[cfg(test)]
