@@ -12,7 +12,7 @@
 //! - [`link`]: what agent and master say to each other beside the builder protocol
 //! - [`manifest`]: a known-good image's description; [`worker`]: a worker in it that is not ours
 //! - [`proxr`]: relay boards; [`hub_power`]: USB hubs that switch their ports
-//! - [`usb_descriptors`]: what a USB device says of itself
+//! - [`usb_descriptors`]: what a USB device says of itself; [`zimage`]: an ARM kernel and its device tree
 //! - [`digest`]: SHA-1 and SHA-256 values as types
 
 pub mod aboot;
@@ -30,3 +30,4 @@ pub mod omap4;
 pub mod proxr;
 pub mod worker;
 pub mod usb_descriptors;
+pub mod zimage;

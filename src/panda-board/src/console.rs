@@ -1,5 +1,5 @@
 //! Consoles of real boards: a serial line of the master, or a TCP port that passes one on (ser2net, a console
-//! server). Only read: nothing is ever written to a board's console.
+//! server). What an operator types is written to it, and nothing else ever.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use nix::sys::socket::{setsockopt, sockopt};
 use serde::Deserialize;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -109,7 +109,7 @@ struct StreamConsole<S> {
 }
 
 #[async_trait]
-impl<S: AsyncRead + Send + Unpin> Console for StreamConsole<S> {
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Console for StreamConsole<S> {
     async fn read(&mut self) -> Result<Vec<u8>, BoardError> {
         let mut bytes = Vec::with_capacity(CHUNK);
         match self.stream.read_buf(&mut bytes).await {
@@ -117,6 +117,14 @@ impl<S: AsyncRead + Send + Unpin> Console for StreamConsole<S> {
             Ok(_) => Ok(bytes),
             Err(source) => Err(error(&self.place, source)),
         }
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), BoardError> {
+        let written = async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        };
+        written.await.map_err(|source| error(&self.place, source))
     }
 }
 

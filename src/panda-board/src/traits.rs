@@ -134,8 +134,11 @@ pub enum PipeError {
 /// A board's serial console.
 #[async_trait]
 pub trait Console: Send {
-    /// The next bytes, as they come; waits for them. An error means the console went away: open again.
+    /// The next bytes, as they come; waits for them. An error means the console went away: open again. Nothing is lost
+    /// when the future is dropped.
     async fn read(&mut self) -> Result<Vec<u8>, BoardError>;
+    /// Types `bytes`: what an operator has typed, and nothing else.
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), BoardError>;
 }
 
 /// A board's console or transport could not be used.

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::{BoardError, Console};
@@ -44,6 +44,11 @@ impl Console for TwinConsole {
             Ok(_) => Ok(bytes),
             Err(source) => Err(error(&self.socket, source)),
         }
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), BoardError> {
+        let written = self.stream.write_all(bytes).await;
+        written.map_err(|source| error(&self.socket, source))
     }
 }
 

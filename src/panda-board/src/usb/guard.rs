@@ -91,13 +91,10 @@ impl Guard {
         });
         let weak = Arc::downgrade(&guard);
         // Taking a driver from a device may last as long as the device likes: not in the watcher's thread.
+        let rounds = move || weak.upgrade().is_some_and(|guard| guard.round());
         std::thread::Builder::new()
             .name("usb-guard".to_owned())
-            .spawn(move || {
-                follow(&nudged, || {
-                    weak.upgrade().is_some_and(|guard| guard.round())
-                })
-            })?;
+            .spawn(move || follow(&nudged, rounds))?;
         Ok(guard)
     }
 

@@ -111,6 +111,14 @@ impl Usb {
         }
     }
 
+    /// Every port that there is now. Blocking.
+    ///
+    /// # Errors
+    /// This machine has no USB.
+    pub fn ports(&self) -> io::Result<Vec<PortPath>> {
+        self.parts.sysfs.all_ports()
+    }
+
     /// Whether there is such a port now; else those that there are, in words. Blocking.
     ///
     /// # Errors

@@ -2,18 +2,21 @@
 //! zero, so the slot remains its port, and the ID is checked as far as the slot's settings and the part
 //! itself allow. Another chip than the slot's is not retried: somebody has exchanged a board.
 
+use std::fmt;
+use std::str::FromStr;
+
 use panda_board::Presence;
-use panda_protocol::omap4::asic_id::{self, AsicId};
-use panda_protocol::omap4::rom;
+use panda_protocol::omap4::asic_id::{AsicId, Chip};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::chain::{Chain, Note};
-use super::error::{Failure, StepError, pipe};
+use super::error::{Failure, StepError};
 use super::paced::Paced;
 use super::rom::Rom;
 use super::second_stage::Ready;
 use super::settings::{ExpectedBoard, PublicId, ms};
+use super::talk;
 use crate::images::Image;
 
 /// The chip is the slot's.
@@ -34,27 +37,9 @@ pub(super) async fn identify(found: Rom, expected: &ExpectedBoard) -> Result<Ide
     let limit = ms(chain.settings().asic_id_ms);
     let deadline = Instant::now() + limit;
     let work = async {
-        paced
-            .write(&rom::word(rom::GET_ASIC_ID), deadline)
-            .await
-            .map_err(pipe("asking for the ASIC ID"))?;
-        let answer = paced
-            .read(asic_id::BYTES, deadline)
-            .await
-            .map_err(pipe("reading the ASIC ID"))?;
-        let id = AsicId::parse(&answer)?;
+        let id = talk::ask_asic_id(&mut paced, deadline).await?;
         check(&id, expected)?;
-        let board = id.board().map_or_else(
-            || "no public ID".to_owned(),
-            |public_id| format!("public ID {}", PublicId(public_id)),
-        );
-        Ok((
-            id,
-            Note::from(format!(
-                "{}, ROM version {}, {board}",
-                id.chip, id.rom_version
-            )),
-        ))
+        Ok((id, Note::from(Told::from(&id).to_string())))
     };
     let id = chain.step("asic id", limit, work).await?;
     Ok(Identified {
@@ -80,6 +65,83 @@ fn check(id: &AsicId, expected: &ExpectedBoard) -> Result<(), StepError> {
             found: PublicId(id.public_id).to_string(),
         }),
         _ => Ok(()),
+    }
+}
+
+/// What an ASIC ID tells, in words; the ledger has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// The chip.
+    pub chip: Chip,
+    /// Its ROM's version.
+    pub rom_version: u8,
+    /// Which board it is, where the part tells.
+    pub public_id: Option<PublicId>,
+}
+
+impl From<&AsicId> for Told {
+    fn from(id: &AsicId) -> Self {
+        Self {
+            chip: id.chip,
+            rom_version: id.rom_version,
+            public_id: id.board().map(PublicId),
+        }
+    }
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, ROM version {}, ", self.chip, self.rom_version)?;
+        match self.public_id {
+            Some(public_id) => write!(f, "public ID {public_id}"),
+            None => f.write_str("no public ID"),
+        }
+    }
+}
+
+impl FromStr for Told {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut parts = text.split(", ");
+        let mut part = || parts.next().ok_or(());
+        let name = part()?;
+        let chip = [Chip::Omap4430, Chip::Omap4460]
+            .into_iter()
+            .find(|chip| chip.to_string() == name)
+            .ok_or(())?;
+        let version = part()?.strip_prefix("ROM version ").ok_or(())?;
+        let public_id = match part()?.strip_prefix("public ID ") {
+            Some(id) => Some(PublicId::try_from(id.to_owned()).map_err(|_| ())?),
+            None => None,
+        };
+        Ok(Self {
+            chip,
+            rom_version: version.parse().map_err(|_| ())?,
+            public_id,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_ledger_has_of_an_asic_id_is_read_back() {
+        for public_id in [None, Some(PublicId([7; 20]))] {
+            let told = Told {
+                chip: Chip::Omap4460,
+                rom_version: 4,
+                public_id,
+            };
+            assert_eq!(told.to_string().parse(), Ok(told));
+        }
+        assert_eq!(
+            "OMAP5430, ROM version 4, no public ID".parse::<Told>(),
+            Err(())
+        );
+        assert_eq!("".parse::<Told>(), Err(()));
     }
 }
 

@@ -26,6 +26,7 @@ use super::handshake::{Awaited, Proof};
 use super::paced::Paced;
 use super::second_stage::Ready;
 use super::settings::ms;
+use super::talk;
 use crate::images::Image;
 
 /// The board runs what was sent to it, as far as its port tells.
@@ -67,15 +68,7 @@ pub(super) async fn send(
     let work = async {
         boot.time_unix_ms = crate::clock::now_unix_ms();
         let plan = Plan::new(image, &boot)?;
-        let size = usize::try_from(plan.bytes)
-            .map_err(|error| StepError::Compose(error.to_string()))
-            .and_then(|bytes| {
-                aboot::size_word(bytes).map_err(|error| StepError::Compose(error.to_string()))
-            })?;
-        paced
-            .write(&size, deadline)
-            .await
-            .map_err(pipe("announcing the boot image"))?;
+        talk::announce_image(&mut paced, plan.bytes, deadline).await?;
         let digest = plan.send(image, &mut paced, deadline).await?;
         Ok((
             digest,

@@ -184,3 +184,77 @@ async fn read_off(chain: &Chain) -> Result<bool, StepError> {
         None => Ok(false),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use panda_board::PowerState;
+
+    use super::super::bench::{GADGET, Script, TestBoard, device as on_port};
+    use super::super::chain::Bench;
+    use super::super::cut::order;
+    use super::super::settings::BootSettings;
+    use super::*;
+
+    /// A supply that switches the board's port too.
+    struct Switching(TestBoard);
+
+    #[async_trait::async_trait]
+    impl panda_board::Power for Switching {
+        async fn off(&self) -> Result<(), panda_board::PowerError> {
+            self.0.off().await
+        }
+
+        async fn on(&self) -> Result<(), panda_board::PowerError> {
+            self.0.on().await
+        }
+
+        async fn read(&self) -> Result<Option<PowerState>, panda_board::PowerError> {
+            self.0.read().await
+        }
+
+        fn switches_port(&self) -> bool {
+            true
+        }
+    }
+
+    async fn grade(reads: Option<PowerState>, switches_port: bool) -> Result<Grade, Failure> {
+        let board = TestBoard::new(Script {
+            reads,
+            ..Script::default()
+        });
+        board.put(on_port(GADGET.vendor, GADGET.product, 2, 1));
+        let settings = BootSettings {
+            gadget: Some(GADGET),
+            ..BootSettings::default()
+        };
+        let bench = board.bench(settings.clone());
+        let bench = if switches_port {
+            Arc::new(Bench {
+                power: Arc::new(Switching(board.clone())),
+                port: Arc::new(board.clone()),
+                sense: None,
+                settings,
+                journal: Arc::new(board.clone()),
+            })
+        } else {
+            bench
+        };
+        let dark = order(Chain::new(bench, 1)).await?.evidence().await?;
+        Ok(dark.grade())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gadget_that_leaves_a_port_without_power_is_no_evidence() {
+        let off = Some(PowerState::Off);
+        assert_eq!(grade(off, false).await.unwrap(), Grade::Presence);
+        assert_eq!(grade(off, true).await.unwrap(), Grade::Readback);
+        assert_eq!(grade(None, false).await.unwrap(), Grade::Presence);
+        let none = grade(None, true).await.unwrap_err();
+        assert!(
+            matches!(none.error(), StepError::WeakEvidence { .. }),
+            "{none}"
+        );
+    }
+}

@@ -19,18 +19,19 @@ mod cut;
 mod error;
 mod evidence;
 mod handshake;
-mod paced;
+pub(crate) mod paced;
 mod power_on;
 mod rom;
 mod second_stage;
 mod settings;
+pub(crate) mod talk;
 
 #[cfg(test)]
 pub(crate) mod bench;
 #[cfg(test)]
 mod tests;
 
-pub use asic::Identified;
+pub use asic::{Identified, Told};
 pub use boot_image::Started;
 pub use chain::{Bench, Chain, Journal, Sense};
 pub use cut::{Ordered, order};
@@ -39,5 +40,6 @@ pub use evidence::Dark;
 pub use handshake::{Awaited, Proof};
 pub use power_on::Powered;
 pub use rom::{Rom, wait_for_unawaited_rom};
+pub(crate) use rom::is_rom;
 pub use second_stage::Ready;
 pub use settings::{BootSettings, ExpectedBoard, PublicId, UsbId};

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::settings::{BootSettings, ms};
 
 /// A paced pipe.
-pub(super) struct Paced {
+pub(crate) struct Paced {
     pipe: Box<dyn Pipe>,
     write_pause: Duration,
     read_pause: Duration,
@@ -25,7 +25,7 @@ impl fmt::Debug for Paced {
 }
 
 impl Paced {
-    pub(super) fn new(pipe: Box<dyn Pipe>, settings: &BootSettings) -> Self {
+    pub(crate) fn new(pipe: Box<dyn Pipe>, settings: &BootSettings) -> Self {
         Self {
             pipe,
             write_pause: ms(settings.write_pause_ms),
@@ -35,7 +35,7 @@ impl Paced {
     }
 
     /// Writes all of `bytes` before `deadline`.
-    pub(super) async fn write(&mut self, bytes: &[u8], deadline: Instant) -> Result<(), PipeError> {
+    pub(crate) async fn write(&mut self, bytes: &[u8], deadline: Instant) -> Result<(), PipeError> {
         for piece in bytes.chunks(self.transfer_bytes) {
             sleep(self.write_pause).await;
             self.pipe.write(piece, left(deadline)).await?;
@@ -44,7 +44,7 @@ impl Paced {
     }
 
     /// Reads one transfer before `deadline`.
-    pub(super) async fn read(
+    pub(crate) async fn read(
         &mut self,
         max: usize,
         deadline: Instant,

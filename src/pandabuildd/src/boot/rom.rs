@@ -100,7 +100,7 @@ async fn arrival(
 }
 
 /// A device that is an OMAP boot ROM, as far as its descriptors tell.
-fn is_rom(device: Device) -> bool {
+pub(crate) fn is_rom(device: Device) -> bool {
     names_rom(device) && device.interface_class == rom::USB_INTERFACE_CLASS
 }
 

@@ -2,21 +2,18 @@
 //! RAM up and announces itself with its greeting on the same pipe.
 
 use panda_board::Presence;
-use panda_protocol::{aboot, omap4::rom};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::asic::Identified;
 use super::boot_image::Started;
 use super::chain::{Chain, Note};
-use super::error::{Failure, StepError, pipe};
+use super::error::Failure;
 use super::paced::Paced;
 use super::settings::ms;
+use super::talk;
 use crate::images::Image;
 use panda_protocol::boot_toml::BootToml;
-
-/// Bytes of the greeting.
-const GREETING_BYTES: usize = 4;
 
 /// The second stage runs and waits for a boot image.
 #[derive(Debug)]
@@ -38,27 +35,7 @@ pub(super) async fn send(identified: Identified, image: &Image) -> Result<Ready,
     let work = async {
         let part = &image.manifest().second_stage;
         let stage = image.read(part).await?;
-        let size = rom::second_stage_size(stage.len())
-            .map_err(|error| StepError::Compose(error.to_string()))?;
-        for word in [rom::PERIPHERAL_BOOT, size] {
-            paced
-                .write(&rom::word(word), deadline)
-                .await
-                .map_err(pipe("announcing the second stage"))?;
-        }
-        paced
-            .write(&stage, deadline)
-            .await
-            .map_err(pipe("sending the second stage"))?;
-        let greeting = paced
-            .read(GREETING_BYTES, deadline)
-            .await
-            .map_err(pipe("waiting for the second stage's greeting"))?;
-        if !aboot::is_greeting(&greeting) {
-            return Err(StepError::BadMagic {
-                got: greeting.len(),
-            });
-        }
+        talk::send_second_stage(&mut paced, &stage, deadline).await?;
         Ok((
             (),
             Note::from(format!("{} bytes, SHA-256 {}", part.bytes, part.sha256)),

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand. Everything that a subcommand prints for a program to read
 //! goes to standard output; everything for people goes to standard error.
 
+mod boot;
 mod boots;
 mod chroot;
 mod console;
@@ -14,6 +15,7 @@ mod slots;
 mod ssh_command;
 mod submit;
 mod twin;
+mod usb;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -57,6 +59,10 @@ enum Subcommands {
     Console(console::Args),
     /// Make chroot tarballs
     Chroot(chroot::Args),
+    /// Look at this machine's USB, and learn which board is on a slot's port
+    Usb(usb::Args),
+    /// Boot a board over USB, without a daemon
+    Boot(boot::Args),
     /// Make known-good images
     Image(image::Args),
 }
@@ -136,6 +142,8 @@ pub async fn run(cli: Cli) -> Exit {
         Subcommands::SshCommand(args) => ssh_command::run(args).await,
         Subcommands::Console(args) => console::run(args).await,
         Subcommands::Chroot(args) => chroot::run(args).await,
+        Subcommands::Usb(args) => usb::run(args).await,
+        Subcommands::Boot(args) => boot::run(args).await,
         Subcommands::Image(args) => image::run(args).await,
     };
     ended.unwrap_or_else(|error| {
@@ -250,6 +258,11 @@ mod tests {
             "boots panda01 --json",
             "console panda01 --follow",
             "console panda01 --boot 12 --socket /run/x",
+            "console panda01 --interactive",
+            "usb list --json",
+            "usb learn panda01 --config rack.toml --replace",
+            "boot --port 1-2.3 --second-stage a --kernel k --dtb d --ramdisk r --cmdline console=ttyS2",
+            "boot --second-stage a --raw r --monitor --write-pause-ms 2 --read-pause-ms 0 --transfer-bytes 4096",
             "ppa-reset panda01.rack1.example --no-wait --timeout 20",
             "ssh-command --allow slots --allow boots --no-wait --timeout 20 --socket /run/x",
             "chroot build --suite bookworm --arch armhf --output c.tar.zst --mirror http://mirror.example/debian",
@@ -275,6 +288,10 @@ mod tests {
             "twin --machine qemu9",
             "twin --slots 0",
             "reset",
+            "boot --second-stage a --kernel k",
+            "boot --port 1:2 --second-stage a --kernel k",
+            "boot --port 1-2 --second-stage a --kernel k --raw r",
+            "boot --port 1-2 --second-stage a --raw r --dtb d",
         ] {
             let words = std::iter::once("pandabuildd").chain(line.split_whitespace());
             assert!(Cli::try_parse_from(words).is_err(), "{line}");

@@ -485,3 +485,142 @@ fn what_only_one_slot_can_have_is_refused_to_the_second() {
         );
     }
 }
+
+/// A rack of slots whose tables are these, and more of it.
+fn rack_of(more: &str, slots: &[&str]) -> Result<Config, ConfigError> {
+    let mut text = format!(
+        "[rack]\nname = \"r\"\nstate_dir = \"s\"\nimage = \"i\"\n[front]\nlisten = \"127.0.0.1:1\"\n\
+         [depot]\nlisten = \"127.0.0.1:2\"\n{more}\n"
+    );
+    for (n, tables) in slots.iter().enumerate() {
+        text += &format!(
+            "[[slot]]\nname = \"panda{n}\"\nlink = \"127.0.0.1:{}\"\n{tables}\n",
+            n + 10
+        );
+    }
+    parse(&text)
+}
+
+const USB_1: &str = "pipe = { driver = \"usb\", port = \"1-2.1\" }";
+const USB_2: &str = "pipe = { driver = \"usb\", port = \"1-2.2\" }";
+
+fn hub_port(hub: &str, port: u8) -> String {
+    format!("power = {{ driver = \"hub-port\", hub = \"{hub}\", port = {port} }}")
+}
+
+fn relay(relay: u8) -> String {
+    format!("{{ driver = \"proxr-serial\", device = \"relays\", relay = {relay} }}")
+}
+
+#[test]
+fn a_slot_may_have_a_usb_port_several_supplies_and_a_sense() {
+    let both = format!(
+        "{USB_1}\npower = [{{ driver = \"hub-port\", hub = \"1-2\", port = 1 }}, {}]\n\
+         sense = {{ driver = \"command\", argv = [\"rail\", \"1\"] }}",
+        relay(1)
+    );
+    let config = rack_of("", &[&both, &format!("{USB_2}\npower = {}", relay(2))]).unwrap();
+    let PipeSettings::Usb(usb) = &config.slots[0].pipe else {
+        panic!("{:?}", config.slots[0].pipe)
+    };
+    assert_eq!(usb.port.to_string(), "1-2.1");
+    let [
+        PowerSettings::HubPort(hub),
+        PowerSettings::ProxrSerial(serial),
+    ] = config.slots[0].power.each()
+    else {
+        panic!("{:?}", config.slots[0].power)
+    };
+    assert_eq!(hub.path().to_string(), "1-2.1");
+    assert_eq!(serial.device, Path::new("/etc/relays"));
+    let Some(SenseSettings::Command(sense)) = &config.slots[0].sense else {
+        panic!("{:?}", config.slots[0].sense)
+    };
+    assert_eq!(sense.argv, ["rail", "1"]);
+    assert!(matches!(
+        config.slots[1].power.each(),
+        [PowerSettings::ProxrSerial(_)]
+    ));
+    // The long form.
+    let long = format!(
+        "{USB_1}\n[[slot.power]]\ndriver = \"hub-port\"\nhub = \"1-2\"\nport = 1\n\
+         [[slot.power]]\ndriver = \"command\"\nargv = [\"pdu\", \"{{state}}\"]"
+    );
+    let config = rack_of("", &[&long]).unwrap();
+    assert_eq!(config.slots[0].power.each().len(), 2);
+}
+
+#[test]
+fn what_only_one_slot_can_have_of_usb_is_refused_to_another() {
+    let powered = |pipe: &str, power: &str| format!("{pipe}\n{power}");
+    let one = powered(USB_1, &hub_port("1-2", 1));
+    for (two, says) in [
+        (
+            powered(USB_1, &hub_port("1-2", 2)),
+            "line 12: slot.pipe.port: 1-2.1: slot panda0 has it already",
+        ),
+        (
+            powered(&USB_2.replace("1-2.2", "1-2.1.3"), &hub_port("1-3", 2)),
+            "line 12: slot.pipe.port: 1-2.1.3: slot panda0 is on 1-2.1, and no board is behind",
+        ),
+        (
+            powered(USB_2, &hub_port("1-2", 1)),
+            "line 13: slot.power.port: 1-2.1: slot panda0 switches 1-2.1 already",
+        ),
+        // The port that the whole hub is on.
+        (
+            powered(USB_2, &hub_port("usb1", 2)),
+            "line 13: slot.power.port: 1-2: slot panda0 switches 1-2.1 already",
+        ),
+        (
+            powered(USB_2, "power = []"),
+            "slot.power: expected 1 to 4 supplies, found 0",
+        ),
+        (
+            powered(USB_2, &format!("power = [{}, {}]", relay(3), relay(3))),
+            "slot.power.relay: \"relay 3 of bank 1 at relays\": slot panda1 has it already",
+        ),
+        (
+            powered(
+                USB_2,
+                "power = { driver = \"hub-port\", hub = \"hub\", port = 1 }",
+            ),
+            "slot.power.hub: \"hub\": expected a USB hub's path, such as 1-2",
+        ),
+        (
+            powered("pipe = { driver = \"usb\", port = 3 }", &hub_port("1-2", 2)),
+            "slot.pipe.port: invalid type: integer `3`",
+        ),
+        (
+            format!(
+                "{USB_2}\n{}\nsense = {{ driver = \"command\", argv = [] }}",
+                hub_port("1-2", 2)
+            ),
+            "slot.sense.argv: expected a program",
+        ),
+    ] {
+        let error = rack_of("", &[&one, &two]).unwrap_err().to_string();
+        assert!(error.contains(says), "{says}: {error}");
+    }
+    let relayed = format!("{USB_1}\npower = {}", relay(1));
+    let cut_off = powered(USB_2, &hub_port("1-2", 1));
+    let error = rack_of("", &[&relayed, &cut_off]).unwrap_err().to_string();
+    assert!(
+        error.contains("1-2.1: the board of slot panda0 is on 1-2.1, and would lose its port"),
+        "{error}"
+    );
+}
+
+#[test]
+fn presence_is_no_evidence_where_the_port_is_switched_with_the_board() {
+    let boot = "[boot]\nrequire_cut = \"presence\"\ngadget = { vendor = 1, product = 2 }";
+    let slot = format!("{USB_1}\n{}", hub_port("1-2", 1));
+    let error = rack_of(boot, &[&slot]).unwrap_err().to_string();
+    assert!(
+        error.contains("slot.power.port: boot.require_cut is `presence`"),
+        "{error}"
+    );
+    rack_of("", &[&slot]).unwrap();
+    let relayed = format!("{USB_1}\npower = {}", relay(1));
+    rack_of(boot, &[&relayed]).unwrap();
+}

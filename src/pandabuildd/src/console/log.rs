@@ -11,11 +11,13 @@
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 
 /// The directory's name in the slot's.
 pub const DIRECTORY: &str = "console";
@@ -65,9 +67,40 @@ impl Place {
 pub struct ConsoleLog {
     directory: PathBuf,
     grown: watch::Receiver<()>,
+    keys: mpsc::Sender<Keys>,
 }
 
+/// What an operator types, and where it is told whether the console took it.
+#[derive(Debug)]
+pub(super) struct Keys {
+    pub(super) bytes: Vec<u8>,
+    pub(super) taken: oneshot::Sender<Result<(), String>>,
+}
+
+/// Keys that may wait for the console.
+const KEYS_WAIT: usize = 16;
+/// The console must have taken them within this.
+const TAKEN: Duration = Duration::from_secs(10);
+
 impl ConsoleLog {
+    /// Types `bytes` on the console.
+    ///
+    /// # Errors
+    /// It is not open, or does not take them, in words.
+    pub async fn type_keys(&self, bytes: Vec<u8>) -> Result<(), String> {
+        let (taken, answer) = oneshot::channel();
+        let typed = async {
+            let keys = Keys { bytes, taken };
+            self.keys.send(keys).await.ok()?;
+            answer.await.ok()
+        };
+        match timeout(TAKEN, typed).await {
+            Ok(Some(taken)) => taken,
+            Ok(None) => Err("nobody records the console any more".to_owned()),
+            Err(_) => Err("the console takes nothing".to_owned()),
+        }
+    }
+
     /// The boots whose logs are there, the oldest first.
     ///
     /// # Errors
@@ -147,23 +180,25 @@ pub(super) struct Writer {
 ///
 /// # Errors
 /// It cannot be made or read.
-pub(super) fn open(directory: &Path) -> io::Result<(Writer, ConsoleLog)> {
+pub(super) fn open(directory: &Path) -> io::Result<(Writer, ConsoleLog, mpsc::Receiver<Keys>)> {
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(directory)?;
     parts(directory)?;
     let (grown, watch) = watch::channel(());
+    let (keys, typed) = mpsc::channel(KEYS_WAIT);
     let log = ConsoleLog {
         directory: directory.to_owned(),
         grown: watch,
+        keys,
     };
     let writer = Writer {
         directory: directory.to_owned(),
         grown,
         open: None,
     };
-    Ok((writer, log))
+    Ok((writer, log, typed))
 }
 
 impl Writer {
@@ -266,7 +301,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_goes_on_where_it_was_across_parts_boots_and_restarts() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut writer, log) = open(directory.path()).unwrap();
+        let (mut writer, log, _) = open(directory.path()).unwrap();
         writer.append(1, "one ä\n").await.unwrap();
         let (text, place) = log.read(START, false).await.unwrap();
         assert_eq!(text, "one ä\n");
@@ -275,7 +310,7 @@ mod tests {
             (String::new(), place)
         );
         drop(writer);
-        let (mut writer, log) = open(directory.path()).unwrap();
+        let (mut writer, log, _) = open(directory.path()).unwrap();
         writer.append(1, "two\n").await.unwrap();
         writer.append(3, "three\n").await.unwrap();
         let (text, place) = log.read(place, false).await.unwrap();
@@ -289,7 +324,7 @@ mod tests {
     #[tokio::test]
     async fn logs_are_bounded_in_parts_and_boots_and_readers_of_what_went_go_on_after_it() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut writer, log) = open(directory.path()).unwrap();
+        let (mut writer, log, _) = open(directory.path()).unwrap();
         let much = "x".repeat(usize::try_from(PART_BYTES).unwrap());
         for _ in 0..5 {
             writer.append(1, &much).await.unwrap();
@@ -310,7 +345,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_waits_hears_of_growth() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut writer, mut log) = open(directory.path()).unwrap();
+        let (mut writer, mut log, _) = open(directory.path()).unwrap();
         writer.append(1, "x").await.unwrap();
         log.grown().await;
         let (grown, ()) = tokio::join!(

@@ -3,7 +3,8 @@
 //! [`crate::rack`]; `pandabuildd console` reads the logs over the control socket.
 //!
 //! ```text
-//! driver (serial, TCP, twin) ─bytes─▶ clean ─lines─▶ log of this boot ─▶ control socket
+//! operator's keys ─────────────┐
+//! driver (serial, TCP, twin) ◀┴─bytes─▶ clean ─lines─▶ log of this boot ─▶ control socket
 //!     ▲ opened again after a growing pause     ▲ secrets of this boot and its build, from the ledger
 //! ```
 
@@ -20,8 +21,8 @@ use std::time::Duration;
 
 use panda_board::twin::TwinConsole;
 use panda_board::{BoardError, Console};
-use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use self::clean::{Secrets, harmless};
@@ -35,6 +36,11 @@ pub type Consoles = BTreeMap<String, ConsoleLog>;
 
 /// After so long a silence the beginning of a line is shown.
 const QUIET: Duration = Duration::from_millis(500);
+/// The same while somebody types, and how long after a key somebody does.
+const QUIET_TYPING: Duration = Duration::from_millis(50);
+const TYPING: Duration = Duration::from_secs(30);
+/// A console must take keys within this.
+const WRITE: Duration = Duration::from_secs(5);
 /// The pauses before a console that went away is opened again.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -45,6 +51,9 @@ pub struct Recorder {
     source: ConsoleSettings,
     writer: log::Writer,
     current: watch::Receiver<Current>,
+    keys: mpsc::Receiver<log::Keys>,
+    /// When somebody last typed.
+    typed: Option<Instant>,
 }
 
 impl Recorder {
@@ -57,11 +66,13 @@ impl Recorder {
         directory: &Path,
         current: watch::Receiver<Current>,
     ) -> io::Result<(Self, ConsoleLog)> {
-        let (writer, log) = log::open(directory)?;
+        let (writer, log, keys) = log::open(directory)?;
         let recorder = Self {
             source,
             writer,
             current,
+            keys,
+            typed: None,
         };
         Ok((recorder, log))
     }
@@ -93,8 +104,22 @@ impl Recorder {
             if said {
                 pause = FIRST_PAUSE;
             }
-            sleep(pause).await;
+            self.pause(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Waits before the next try; whoever types meanwhile is told.
+    async fn pause(&mut self, pause: Duration) {
+        let until = Instant::now() + pause;
+        loop {
+            tokio::select! {
+                () = sleep_until(until) => return,
+                Some(keys) = self.keys.recv() => {
+                    let refused = Err("the console is not open; it is tried again".to_owned());
+                    answer(keys.taken, refused);
+                }
+            }
         }
     }
 
@@ -103,10 +128,28 @@ impl Recorder {
         let mut cleaner = Cleaner::default();
         let mut said = false;
         loop {
-            let read = if cleaner.holds() {
-                timeout(QUIET, console.read()).await.ok()
-            } else {
-                Some(console.read().await)
+            let quiet = match self.typed {
+                Some(at) if at.elapsed() < TYPING => QUIET_TYPING,
+                _ => QUIET,
+            };
+            let next = async {
+                if cleaner.holds() {
+                    timeout(quiet, console.read()).await.ok()
+                } else {
+                    Some(console.read().await)
+                }
+            };
+            let read = tokio::select! {
+                read = next => read,
+                Some(keys) = self.keys.recv() => {
+                    self.typed = Some(Instant::now());
+                    let written = match timeout(WRITE, console.write(&keys.bytes)).await {
+                        Ok(written) => written.map_err(|error| error.to_string()),
+                        Err(_) => Err("the console takes nothing".to_owned()),
+                    };
+                    answer(keys.taken, written);
+                    continue;
+                }
             };
             let Current { boot, secrets } = self.current.borrow().clone();
             let stamp = stamp();
@@ -133,6 +176,12 @@ impl Recorder {
                 self.writer.append(boot, &text).await?;
             }
         }
+    }
+}
+
+fn answer(taken: tokio::sync::oneshot::Sender<Result<(), String>>, result: Result<(), String>) {
+    if taken.send(result).is_err() {
+        tracing::debug!("whoever typed has gone");
     }
 }
 

@@ -168,3 +168,32 @@ async fn a_new_boots_key_is_left_out_as_soon_as_it_is_known() {
     assert!(!text.contains("MIGH"), "{text}");
     recording.stop().await;
 }
+
+#[tokio::test]
+async fn keys_go_to_an_open_console_and_are_refused_while_there_is_none() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let recording = Recording::start(ConsoleSettings::Tcp(TcpConsoleSettings { address }));
+    let (mut board, _) = listener.accept().await.unwrap();
+    recording.log.type_keys(b"uname\r".to_vec()).await.unwrap();
+    let mut heard = [0; 6];
+    tokio::io::AsyncReadExt::read_exact(&mut board, &mut heard)
+        .await
+        .unwrap();
+    assert_eq!(&heard, b"uname\r");
+    drop(listener);
+    drop(board);
+    // Until its end has been seen, keys may still be taken.
+    let refused = loop {
+        if let Err(refused) = recording.log.type_keys(b"x".to_vec()).await {
+            break refused;
+        }
+    };
+    assert!(!refused.is_empty());
+    let refused = recording.log.type_keys(b"x".to_vec()).await.unwrap_err();
+    assert_eq!(refused, "the console is not open; it is tried again");
+    let log = recording.log.clone();
+    recording.stop().await;
+    let refused = log.type_keys(b"x".to_vec()).await.unwrap_err();
+    assert_eq!(refused, "nobody records the console any more");
+}

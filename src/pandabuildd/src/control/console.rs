@@ -1,4 +1,4 @@
-//! The daemon's answer to [`super::wire::Ask::Console`].
+//! The daemon's answers to [`super::wire::Ask::Console`] and [`super::wire::Ask::Type`].
 
 use std::io;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::server::{Desk, wait};
-use super::wire::Answer;
+use super::wire::{Answer, MAX_KEYS};
 use crate::console::{ConsoleLog, Place};
 
 impl Desk {
@@ -19,13 +19,7 @@ impl Desk {
     ) -> Answer {
         let refused = |reason: String| Answer::Refused { reason };
         let Some(log) = self.consoles.get(slot) else {
-            return refused(
-                if self.slots.iter().any(|known| known.handle.name() == slot) {
-                    format!("slot {slot} has no [slot.console] in rack.toml")
-                } else {
-                    self.unknown(slot)
-                },
-            );
+            return self.no_console(slot);
         };
         let limit = wait(Duration::from_secs(wait_seconds.unwrap_or_default()));
         match look(log.clone(), boot, from, limit).await {
@@ -37,6 +31,33 @@ impl Desk {
                 ))
             }
             Err(error) => refused(format!("slot {slot}: the console's log: {error}")),
+        }
+    }
+
+    pub(super) async fn type_keys(&self, slot: &str, keys: Vec<u8>) -> Answer {
+        let Some(log) = self.consoles.get(slot) else {
+            return self.no_console(slot);
+        };
+        if keys.len() > MAX_KEYS {
+            let reason = format!("at most {MAX_KEYS} bytes are typed at once");
+            return Answer::Refused { reason };
+        }
+        match log.type_keys(keys).await {
+            Ok(()) => Answer::Typed,
+            Err(why) => Answer::Refused {
+                reason: format!("slot {slot}: {why}"),
+            },
+        }
+    }
+
+    fn no_console(&self, slot: &str) -> Answer {
+        let known = self.slots.iter().any(|known| known.handle.name() == slot);
+        Answer::Refused {
+            reason: if known {
+                format!("slot {slot} has no [slot.console] in rack.toml")
+            } else {
+                self.unknown(slot)
+            },
         }
     }
 }
@@ -95,7 +116,7 @@ async fn once(
 #[cfg(test)]
 mod tests {
     use panda_protocol::launchpad::Dialect;
-    use tokio::io::AsyncWriteExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::UnixListener;
     use tokio::sync::watch;
     use tokio_util::sync::CancellationToken;
@@ -168,6 +189,20 @@ mod tests {
             panic!("console")
         };
         assert!(text.contains("one") && text.contains("two"), "{text}");
+        // What is typed reaches the board, byte for byte.
+        let typed = asked(Ask::Type {
+            slot: "panda01".into(),
+            keys: b"ls\r\x03".to_vec(),
+        });
+        assert_eq!(typed.await.unwrap(), Answer::Typed);
+        let mut heard = [0; 4];
+        board.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"ls\r\x03");
+        let too_much = asked(Ask::Type {
+            slot: "panda01".into(),
+            keys: vec![0; MAX_KEYS + 1],
+        });
+        assert!(matches!(too_much.await, Err(ControlError::Refused(_))));
         assert_eq!(next.unwrap().boot, 3);
         match asked(console(Some(9), None, None)).await.unwrap_err() {
             ControlError::Refused(reason) => assert!(reason.contains("those of [3]"), "{reason}"),

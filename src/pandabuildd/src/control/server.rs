@@ -202,6 +202,7 @@ impl Desk {
             Ask::Slots { .. }
             | Ask::SshRefused { .. }
             | Ask::Console { .. }
+            | Ask::Type { .. }
             | Ask::Boots { .. } => None,
         };
         order.into_iter().for_each(failpoint::before);
@@ -243,6 +244,7 @@ impl Desk {
                 from,
                 wait_seconds,
             } => self.console(&slot, boot, from, wait_seconds).await,
+            Ask::Type { slot, keys } => self.type_keys(&slot, keys).await,
             Ask::Boots { slot, limit } => self.boots(slot.as_deref(), limit).await,
         }
     }

@@ -21,6 +21,8 @@ pub const VERSION: u32 = 1;
 pub const MAX_ASK: usize = 64 * 1024;
 /// The most bytes of an answer's line.
 pub const MAX_ANSWER: usize = 64 << 20;
+/// The most bytes that are typed at once.
+pub const MAX_KEYS: usize = 4096;
 /// The most boots that one answer tells.
 pub const MAX_BOOTS: u32 = 1000;
 
@@ -71,6 +73,13 @@ pub enum Ask {
         /// Where there is nothing yet, wait for it, at most this long.
         wait_seconds: Option<u64>,
     },
+    /// Type something on a slot's console.
+    Type {
+        /// The slot.
+        slot: String,
+        /// The keys' bytes, at most [`MAX_KEYS`].
+        keys: Vec<u8>,
+    },
     /// Record that a command over SSH was refused.
     SshRefused {
         /// Where it came from, as sshd says.
@@ -117,6 +126,8 @@ pub enum Answer {
     },
     /// To [`Ask::SshRefused`].
     Recorded,
+    /// To [`Ask::Type`]: the console has taken it.
+    Typed,
     /// To [`Ask::Reset`] and [`Ask::PpaReset`].
     Reset {
         /// How the slot is now.

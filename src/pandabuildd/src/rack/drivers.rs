@@ -22,17 +22,17 @@ use crate::config::{
 };
 
 /// One slot's drivers.
-pub(super) struct Made {
-    pub(super) power: Arc<dyn Power>,
-    pub(super) port: Arc<dyn Port>,
-    pub(super) sense: Option<Arc<dyn Sense>>,
+pub(crate) struct Made {
+    pub(crate) power: Arc<dyn Power>,
+    pub(crate) port: Arc<dyn Port>,
+    pub(crate) sense: Option<Arc<dyn Sense>>,
 }
 
 /// The drivers of each slot, in their order. USB is what `sysfs` shows.
 ///
 /// # Errors
 /// [`RackError::Driver`].
-pub(super) async fn make(config: &Config, sysfs: Sysfs) -> Result<Vec<Made>, RackError> {
+pub(crate) async fn make(config: &Config, sysfs: Sysfs) -> Result<Vec<Made>, RackError> {
     let slots = config.slots.clone();
     // Hubs are asked, and drivers taken from devices: that may last.
     let made = tokio::task::spawn_blocking(move || make_all(&slots, sysfs)).await;
@@ -328,5 +328,73 @@ mod tests {
             mixed.contains("this is the console of slot panda0"),
             "{mixed}"
         );
+    }
+
+    /// Bus 1 with two ports, as Linux lays it out.
+    fn usb() -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        for port in ["usb1", "1-0:1.0/usb1-port1", "1-0:1.0/usb1-port2"] {
+            std::fs::create_dir_all(root.join(port)).unwrap();
+        }
+        std::fs::write(root.join("usb1/authorized_default"), "1\n").unwrap();
+        directory
+    }
+
+    fn on_usb(port: &str) -> Config {
+        let power = "power = { driver = \"twin\", socket = \"power\" }";
+        let mut config = config(&[power]);
+        let settings = toml::from_str(&format!("port = {port:?}")).unwrap();
+        config.slots[0].pipe = PipeSettings::Usb(settings);
+        config
+    }
+
+    #[tokio::test]
+    async fn at_the_start_every_bus_with_a_slot_port_is_closed_to_what_nobody_awaits() {
+        let machine = usb();
+        let default = machine.path().join("usb1/authorized_default");
+        let made = make(&on_usb("1-2"), Sysfs::at(machine.path()))
+            .await
+            .unwrap();
+        assert_eq!(std::fs::read_to_string(&default).unwrap(), "0");
+        let presence = *made[0].port.watch().borrow();
+        assert_eq!(presence, panda_board::Presence::Empty);
+
+        std::fs::remove_file(&default).unwrap();
+        let refused = make(&on_usb("1-2"), Sysfs::at(machine.path())).await;
+        let error = refused.map(drop).unwrap_err().to_string();
+        assert!(
+            error.starts_with("slot panda0: [slot.pipe]: port: bus 1: ")
+                && error.contains("Run the daemon as root"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_port_or_hub_that_does_not_exist_is_refused_with_those_that_do() {
+        let machine = usb();
+        let refused = make(&on_usb("1-2.4"), Sysfs::at(machine.path())).await;
+        let error = refused.map(drop).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "slot panda0: [slot.pipe]: port: port 1-2.4 does not exist; this machine has 1-1, 1-2"
+        );
+        // Nothing was closed for a rack that does not start.
+        let default = machine.path().join("usb1/authorized_default");
+        assert_eq!(std::fs::read_to_string(default).unwrap(), "1\n");
+        let hub = config(&["power = { driver = \"hub-port\", hub = \"1-2\", port = 1 }"]);
+        let error = make(&hub, Sysfs::at(machine.path())).await.map(drop);
+        let error = error.unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "slot panda0: [slot.power]: hub: there is no hub 1-2 now; there are usb1"
+        );
+        let sense = "power = { driver = \"twin\", socket = \"power\" }\n\
+                     sense = { driver = \"command\", argv = [\"no-such-sense\"] }";
+        let error = make(&config(&[sense]), Sysfs::at(machine.path()))
+            .await
+            .map(drop);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("[slot.sense]: argv: no program"), "{error}");
     }
 }

@@ -7,7 +7,7 @@
 //! stop   ─▶ no slot says IDLE any more ─▶ calls in flight end ─▶ slots let go of their boards, which go on
 //! ```
 
-mod drivers;
+pub(crate) mod drivers;
 mod error;
 pub mod sockets;
 mod state;
