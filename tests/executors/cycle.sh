@@ -22,7 +22,10 @@ case $PANDA_ARGS in
     ;;
 esac
 result=panda-cycle_1.0_$PANDA_ARCH
-cat ./*.dsc "$PANDA_CHROOT" >"$result.txt"
+{
+    cat ./*.dsc
+    head -n 1 "$PANDA_CHROOT"
+} >"$result.txt"
 echo "built $PANDA_BUILD_ID" >>"$result.txt"
 cat >"$result.changes" <<CHANGES
 Format: 1.8

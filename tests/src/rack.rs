@@ -24,7 +24,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::programs::{pandabuildd, run, run_ok};
+use crate::programs::{pandabuildd, program, run, run_ok};
 
 /// The longest that a rack may take to say that it listens.
 const LISTEN_LIMIT: Duration = Duration::from_secs(60);
@@ -44,6 +44,8 @@ pub struct Slot {
 #[derive(Debug)]
 pub struct Rack {
     directory: TempDir,
+    /// The network namespaces of `serve` and of the boards, where they are not this program's.
+    apart: Option<(String, String)>,
     /// Of `pandabuildd twin`, about what its boards run.
     options: Vec<String>,
     count: usize,
@@ -70,19 +72,53 @@ impl Rack {
         Self::start_with(count, &["--agent-program", agent])
     }
 
+    /// As [`Rack::start`], with the boards in one network namespace, and each daemon of [`Rack::serve`] in another; the
+    /// first daemon, of `twin`, is among the boards.
+    ///
+    /// # Errors
+    /// It does not start; the error holds the end of its log.
+    pub fn start_apart(
+        count: usize,
+        executor: &str,
+        (master, boards): (&str, &str),
+    ) -> Result<Self> {
+        let mut rack = Self::new(count, &["--executor", executor])?;
+        rack.apart = Some((master.to_owned(), boards.to_owned()));
+        rack.twin()?;
+        Ok(rack)
+    }
+
     fn start_with(count: usize, options: &[&str]) -> Result<Self> {
+        let mut rack = Self::new(count, options)?;
+        rack.twin()?;
+        Ok(rack)
+    }
+
+    fn new(count: usize, options: &[&str]) -> Result<Self> {
         // Short: the paths of Unix sockets are limited.
         let directory = TempDir::with_prefix_in("panda-", "/tmp")?;
-        let mut rack = Self {
+        Ok(Self {
             directory,
+            apart: None,
             options: options.iter().map(|&option| option.to_owned()).collect(),
             count,
             ports: Ports::take(count)?,
             daemon: None,
             slots: Vec::new(),
+        })
+    }
+
+    /// `pandabuildd`, in a network namespace where one is given.
+    fn pandabuildd(namespace: Option<&String>) -> Result<Command> {
+        let Some(namespace) = namespace else {
+            return pandabuildd();
         };
-        rack.twin()?;
-        Ok(rack)
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/run/netns/{namespace}"))
+            .arg(program("pandabuildd")?)
+            .stdin(Stdio::null());
+        Ok(command)
     }
 
     /// Starts `pandabuildd twin` on this rack's state, be it new or left by a killed one.
@@ -90,7 +126,8 @@ impl Rack {
     /// # Errors
     /// It does not say that it listens.
     pub fn twin(&mut self) -> Result<()> {
-        let mut command = pandabuildd()?;
+        let boards = self.apart.as_ref().map(|(_, boards)| boards);
+        let mut command = Self::pandabuildd(boards)?;
         command
             .args(["twin", "--slots", &self.count.to_string()])
             .args(["--listen", &format!("127.0.0.1:{}", self.ports.first)])
@@ -127,7 +164,8 @@ impl Rack {
     /// # Errors
     /// It cannot be started.
     pub fn begin_to_serve(&mut self) -> Result<()> {
-        let mut command = pandabuildd()?;
+        let master = self.apart.as_ref().map(|(master, _)| master);
+        let mut command = Self::pandabuildd(master)?;
         command
             .arg("serve")
             .arg("--config")

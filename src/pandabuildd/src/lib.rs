@@ -14,10 +14,12 @@
 //! - `rack`: assembles all of it, and runs it until it is told to stop
 //! - `console`: what boards say on their serial consoles, recorded
 //! - `control`: the Unix socket for operators, and Launchpad's reset
+//! - `budget`: what a boot moves, and how long that takes
 //! - `webservice`: tells Launchpad's web service what became of a reset
 //! - `cli`: one file a subcommand
 
 pub mod boot;
+pub mod budget;
 pub mod cli;
 pub mod clock;
 pub mod config;

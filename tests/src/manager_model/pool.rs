@@ -201,6 +201,11 @@ impl Manager {
         self.builders[builder.0].in_service
     }
 
+    /// Every builder.
+    pub fn builders(&self) -> impl Iterator<Item = BuilderNo> + use<> {
+        (0..self.builders.len()).map(BuilderNo)
+    }
+
     /// The job that a builder has.
     #[must_use]
     pub fn job_of(&self, builder: BuilderNo) -> Option<JobNo> {

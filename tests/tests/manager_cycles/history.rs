@@ -90,6 +90,20 @@ impl History {
         self.planned.push(job);
     }
 
+    /// Whether a job is just being handed over that had to be requeued before.
+    pub(crate) fn hands_over_again(&self) -> bool {
+        let jobs = self
+            .manager
+            .builders()
+            .filter_map(|builder| self.manager.job_of(builder));
+        jobs.filter(|job| self.manager.job_failures(*job) > 0)
+            .any(|job| {
+                let mut reports = self.manager.reports().iter().rev();
+                let last = reports.find(|report| report.job == Some(job));
+                last.is_none_or(|last| matches!(last.what, What::Requeued(_)))
+            })
+    }
+
     /// How often a job was handed over.
     pub(crate) fn dispatched(&self) -> usize {
         self.count(|what| *what == What::Dispatched)
@@ -118,7 +132,7 @@ impl History {
         let bad = |what: &What| match trouble {
             Trouble::None => what.is_harm() || matches!(what, What::FailedScan(_)),
             Trouble::Kills(_) => is_unforgivable(what) || blames_the_build(what),
-            Trouble::Deaths(_) => is_unforgivable(what),
+            Trouble::Deaths(_) | Trouble::SlowLink => is_unforgivable(what),
         };
         let bad = self.count(bad);
         ensure!(

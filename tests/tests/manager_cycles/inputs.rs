@@ -1,7 +1,7 @@
 //! Serves a run's inputs as the librarian does: by address, private ones only to who sends the token at once.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -25,8 +25,8 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
-    pub(crate) async fn new() -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+    pub(crate) async fn new(address: IpAddr) -> Result<Self> {
+        let listener = TcpListener::bind((address, 0)).await?;
         let address = listener.local_addr()?;
         Ok(Self {
             listener,

@@ -4,7 +4,8 @@
 //! counted, and the manager's own rules forgive them.
 //!
 //! The manager's patience is the real one's; only its scans come a hundred times as often. `scripts/soak` runs the
-//! same for longer.
+//! same for longer, `scripts/turnaround` measures how soon a builder is ready again, and `scripts/shaped-link`
+//! how long twenty cold slots take on a slow link.
 
 mod caller;
 mod history;
@@ -12,7 +13,9 @@ mod inputs;
 mod plan;
 mod run;
 mod scanner;
+mod shaped;
 mod trouble;
+mod turnaround;
 mod webservice;
 
 use std::time::Duration;
@@ -33,6 +36,9 @@ fn usual(mode: Mode) -> Run {
         scan: Duration::from_millis(150),
         trouble: Trouble::None,
         seed: 1,
+        resets: None,
+        network: None,
+        chroot_bytes: 0,
     }
 }
 
@@ -51,7 +57,7 @@ fn todays_manager_forgives_a_daemon_that_is_killed_again_and_again() -> Result<(
     run(&Run {
         trouble: Trouble::Kills(8),
         cycles: 16,
-        scan: Duration::from_millis(500),
+        scan: Duration::from_secs(1),
         ..usual(Mode::Command)
     })
 }
@@ -107,12 +113,6 @@ fn a_rack_that_speaks_to_another_era_is_found_out() -> Result<()> {
 #[test]
 #[ignore = "as long as one likes: scripts/soak runs it"]
 fn soak() -> Result<()> {
-    let number = |name: &str, default: u64| match std::env::var(name) {
-        Ok(text) => text
-            .parse()
-            .with_context(|| format!("{name}={text:?}: expected a number")),
-        Err(_) => Ok(default),
-    };
     let wanted = std::env::var("PANDA_MODE").unwrap_or_else(|_| "command".to_owned());
     let (_, mode) = MODES
         .iter()
@@ -138,7 +138,33 @@ fn soak() -> Result<()> {
         scan: Duration::from_millis(number("PANDA_SCAN_MS", 150)?),
         trouble,
         seed: number("PANDA_SEED", 1)?,
+        ..usual(*mode)
     })
+}
+
+#[test]
+#[ignore = "minutes, and network namespaces: scripts/shaped-link makes them and runs it"]
+fn twenty_cold_slots_on_a_shaped_link() -> Result<()> {
+    shaped::measure(
+        usize::try_from(number("PANDA_SLOTS", 20)?)?,
+        usize::try_from(number("PANDA_CHROOT_MB", 150)?)?,
+    )
+}
+
+#[test]
+#[ignore = "minutes of waiting, and it prints figures: scripts/turnaround runs it"]
+fn turnaround() -> Result<()> {
+    turnaround::measure()
+}
+
+/// A number of the environment.
+fn number(name: &str, default: u64) -> Result<u64> {
+    match std::env::var(name) {
+        Ok(text) => text
+            .parse()
+            .with_context(|| format!("{name}={text:?}: expected a number")),
+        Err(_) => Ok(default),
+    }
 }
 
 /// The modes by their names in `PANDA_MODE`.

@@ -71,9 +71,32 @@ pub(crate) struct Planned {
     pub(crate) retried: bool,
 }
 
-/// `cycles` jobs, those that are retries of a cancelled one in the place after it.
-pub(crate) fn jobs(cycles: usize, mode: Mode, inputs: &mut Inputs) -> Result<Vec<Planned>> {
-    let chroot = inputs.add(b"this is no chroot\n".to_vec(), "");
+/// `count` jobs that are all built.
+pub(crate) fn builds(
+    count: usize,
+    mode: Mode,
+    chroot_bytes: usize,
+    inputs: &mut Inputs,
+) -> Result<Vec<Planned>> {
+    // More than a tenth more, for those that are left out.
+    let mut jobs = jobs(count * 2, mode, chroot_bytes, inputs)?;
+    jobs.retain(|job| job.kind == Kind::Builds);
+    jobs.truncate(count);
+    Ok(jobs)
+}
+
+/// `cycles` jobs, those that are retries of a cancelled one in the place after it. Their chroot's size is what a
+/// tarball's would be.
+pub(crate) fn jobs(
+    cycles: usize,
+    mode: Mode,
+    chroot_bytes: usize,
+    inputs: &mut Inputs,
+) -> Result<Vec<Planned>> {
+    let mut chroot = b"this is no chroot\n".to_vec();
+    // Bytes that nothing on the way could shorten would do as well: nothing compresses.
+    chroot.resize(chroot.len().max(chroot_bytes), b'.');
+    let chroot = inputs.add(chroot, "");
     let arch = arch()?;
     let mut jobs: Vec<Planned> = Vec::new();
     for number in 0..cycles {

@@ -9,14 +9,16 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
-use panda_tests::manager_model::{BuilderNo, Manager, Mode, Times, What};
-use panda_tests::programs::run_ok;
+use panda_tests::manager_model::{BuilderNo, Manager, Mode, Report, Times, What};
+use panda_tests::programs::{pandabuildd, run_ok};
 use panda_tests::rack::{Rack, json_items};
 use panda_tests::source::executor;
+use serde_json::Value;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -24,7 +26,7 @@ use tokio::time::timeout;
 use crate::caller::Caller;
 use crate::history::{History, Shared};
 use crate::inputs::Inputs;
-use crate::plan::jobs;
+use crate::plan::{builds, jobs};
 use crate::scanner::Scanner;
 use crate::trouble::{self, Trouble};
 use crate::webservice::WebService;
@@ -43,6 +45,45 @@ pub(crate) struct Run {
     pub(crate) trouble: Trouble,
     /// Of its moments.
     pub(crate) seed: u64,
+    /// How the rack resets, where that is not as `twin` sets it.
+    pub(crate) resets: Option<Resets>,
+    /// Where everything is, where that is not all on this machine's loopback.
+    pub(crate) network: Option<Network>,
+    /// How large the chroot tarball is.
+    pub(crate) chroot_bytes: usize,
+}
+
+/// A rack on a network of its own: this program runs where Launchpad would be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Network {
+    /// The network namespaces of the master and of the boards, by name.
+    pub(crate) namespaces: (&'static str, &'static str),
+    pub(crate) master: IpAddr,
+    pub(crate) boards: IpAddr,
+    pub(crate) launchpad: IpAddr,
+}
+
+/// How a rack resets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Resets {
+    /// How long a board stays without power.
+    pub(crate) hold: Duration,
+    /// As soon as the results are in, or when the manager asks.
+    pub(crate) eager: bool,
+}
+
+/// What became of a run.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    /// In one line.
+    pub(crate) told: String,
+    /// All that the daemon logged.
+    pub(crate) log: String,
+    /// What the manager decided, and when it began, after 1970.
+    pub(crate) reports: Vec<Report>,
+    pub(crate) begun: Duration,
+    /// What `pandabuildd check` says of a rack on a network.
+    pub(crate) budget: Option<Value>,
 }
 
 /// The longest that one build may take on average, boot included, before a run counts as stuck.
@@ -50,22 +91,36 @@ const CYCLE_LIMIT: Duration = Duration::from_secs(60);
 /// The most boots that are asked for: as many as a ledger keeps of a slot.
 const MOST_BOOTS: &str = "1000";
 
-/// Runs it, and demands that all went well.
+/// Runs it, demands that all went well, and says so.
 pub(crate) fn run(run: &Run) -> Result<()> {
+    let ran = ran(run)?;
+    println!("{}", ran.told);
+    Ok(())
+}
+
+/// Runs it, and demands that all went well.
+pub(crate) fn ran(run: &Run) -> Result<Ran> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let mut rack = Rack::start(run.slots, &executor("cycle.sh", &[]))?;
+    let executor = executor("cycle.sh", &[]);
+    let mut rack = match run.network {
+        None => Rack::start(run.slots, &executor)?,
+        Some(Network { namespaces, .. }) => Rack::start_apart(run.slots, &executor, namespaces)?,
+    };
     let service = {
         let _runtime = runtime.enter();
         WebService::bind()?
     };
     let configured = configure(&mut rack, run, &service)?;
-    rack.wait_fresh()?;
+    if run.network.is_none() {
+        rack.wait_fresh()?;
+    }
     let times = Times {
         scan: run.scan,
         ..Times::of(run.mode)
     };
+    let begun = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let shared = Arc::new(Shared::new(Manager::new(run.mode, times, run.slots)));
     let outcome = drive(run, &runtime, service, &mut rack, &shared);
     let lasted = shared.now();
@@ -88,22 +143,42 @@ pub(crate) fn run(run: &Run) -> Result<()> {
             history.told_clean, history.outdated
         );
     }
-    if run.trouble != Trouble::None {
+    if matches!(run.trouble, Trouble::Kills(_) | Trouble::Deaths(_)) {
         line += &format!("; seed {}: {}", run.seed, made.told());
     }
-    println!("{line}; {}", history.counted());
+    let ran = Ran {
+        told: format!("{line}; {}", history.counted()),
+        log: rack.log(),
+        reports: history.manager.reports().to_vec(),
+        begun,
+        budget: run.network.map(|_| budget(&rack, run)).transpose()?,
+    };
     if configured {
         // The boards belong to `twin`: it takes them down.
         rack.kill()?;
         rack.twin()?;
     }
-    rack.stop()
+    rack.stop()?;
+    Ok(ran)
+}
+
+/// What the rack's wires allow for, by its own configuration.
+fn budget(rack: &Rack, run: &Run) -> Result<Value> {
+    let megabytes = run.chroot_bytes / 1_000_000;
+    let written = run_ok(
+        pandabuildd()?
+            .args(["check", "--json", "--inputs-mb", &megabytes.to_string()])
+            .arg("--config")
+            .arg(rack.state().join("rack.toml")),
+    )?;
+    Ok(serde_json::from_str(&written)?)
 }
 
 /// The rack's settings for the mode, where they are not those that `twin` writes.
 fn configure(rack: &mut Rack, run: &Run, service: &WebService) -> Result<bool> {
     let mode = run.rack;
-    if mode == Mode::Command && run.trouble == Trouble::None {
+    let usual = run.trouble == Trouble::None && run.resets.is_none() && run.network.is_none();
+    if mode == Mode::Command && usual {
         return Ok(false);
     }
     rack.wait_fresh()?;
@@ -117,6 +192,26 @@ fn configure(rack: &mut Rack, run: &Run, service: &WebService) -> Result<bool> {
     let text = fs::read_to_string(&path)?;
     ensure!(text.contains("[rack]\n"), "rack.toml has no [rack]: {text}");
     let mut text = text.replacen("[rack]\n", &settings, 1);
+    if let Some(Network { master, boards, .. }) = run.network {
+        text = text
+            .replace("listen = \"127.0.0.1:", &format!("listen = \"{master}:"))
+            .replace("link = \"127.0.0.1:", &format!("link = \"{boards}:"));
+    }
+    if let Some(Resets { hold, eager }) = run.resets {
+        for (known, wanted) in [
+            (
+                "\ncut_hold_ms = 200\n",
+                format!("\ncut_hold_ms = {}\n", hold.as_millis()),
+            ),
+            (
+                "[slot_task]\n",
+                format!("[slot_task]\neager_reset = {eager}\n"),
+            ),
+        ] {
+            ensure!(text.contains(known), "rack.toml has no {known:?}: {text}");
+            text = text.replacen(known, &wanted, 1);
+        }
+    }
     if mode == Mode::Trigger {
         text += &service.configure(&rack.state())?;
     }
@@ -137,14 +232,26 @@ fn drive(
         let slots = rack.slots().iter().enumerate();
         let callers: Vec<(BuilderNo, Caller)> = slots
             .clone()
-            .map(|(number, slot)| Ok((BuilderNo(number), Caller::new(rack, slot, run.mode)?)))
+            .map(|(number, slot)| {
+                let mut slot = slot.clone();
+                if let Some(Network { master, .. }) = run.network {
+                    slot.url = slot.url.replace("127.0.0.1", &master.to_string());
+                }
+                Ok((BuilderNo(number), Caller::new(rack, &slot, run.mode)?))
+            })
             .collect::<Result<_>>()?;
         let names = slots.map(|(number, slot)| (slot.name.clone(), BuilderNo(number)));
         (callers, names.collect())
     };
     let limit = CYCLE_LIMIT * u32::try_from(run.cycles)?;
-    let mut inputs = runtime.block_on(Inputs::new())?;
-    let planned = jobs(run.cycles, run.mode, &mut inputs)?;
+    let here = run
+        .network
+        .map_or(Ipv4Addr::LOCALHOST.into(), |network| network.launchpad);
+    let mut inputs = runtime.block_on(Inputs::new(here))?;
+    let planned = match run.network {
+        None => jobs(run.cycles, run.mode, run.chroot_bytes, &mut inputs)?,
+        Some(_) => builds(run.cycles, run.mode, run.chroot_bytes, &mut inputs)?,
+    };
     shared.lock().plan(planned);
     let scans = async {
         let _inputs = inputs.serve();
@@ -164,7 +271,7 @@ fn drive(
         }
         Ok(())
     };
-    if run.trouble == Trouble::None {
+    if matches!(run.trouble, Trouble::None | Trouble::SlowLink) {
         runtime.block_on(scans)?;
         return Ok(trouble::Made::default());
     }
@@ -209,7 +316,7 @@ fn one_boot_one_build(rack: &Rack, run: &Run, history: &History) -> Result<usize
         // A build whose answer was lost with the daemon, or that moved to a new boot, has one more.
         let as_many = match run.trouble {
             Trouble::None => builds == dispatched,
-            Trouble::Kills(_) | Trouble::Deaths(_) => builds >= dispatched,
+            Trouble::Kills(_) | Trouble::Deaths(_) | Trouble::SlowLink => builds >= dispatched,
         };
         ensure!(
             as_many,

@@ -3,6 +3,7 @@
 
 mod boot;
 mod boots;
+mod check;
 mod chroot;
 mod console;
 mod demo;
@@ -39,6 +40,8 @@ pub struct Cli {
 enum Subcommands {
     /// Run the daemon for a rack
     Serve(serve::Args),
+    /// Check a rack's configuration and image, and show what booting it costs
+    Check(check::Args),
     /// Run the daemon over virtual boards on this machine
     Twin(twin::Args),
     /// Show, on two virtual boards, that nothing of one build reaches the next
@@ -132,6 +135,7 @@ impl From<Exit> for ExitCode {
 pub async fn run(cli: Cli) -> Exit {
     let ended = match cli.command {
         Subcommands::Serve(args) => serve::run(args).await,
+        Subcommands::Check(args) => check::run(args).await,
         Subcommands::Twin(args) => twin::run(args).await,
         Subcommands::Demo(args) => demo::run(args).await,
         Subcommands::Submit(args) => submit::run(args).await,
@@ -247,6 +251,7 @@ mod tests {
     fn every_form_that_is_documented_is_understood() {
         for line in [
             "serve --config rack.toml",
+            "check --config rack.toml --inputs-mb 250 --json",
             "twin",
             "twin --slots 2 --machine process --listen 127.0.0.1:8221 --state /tmp/x --executor true",
             "submit hello_1.0.dsc --builder http://127.0.0.1:8221 --chroot c.tar.zst",

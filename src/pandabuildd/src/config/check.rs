@@ -50,6 +50,14 @@ fn rooms(file: &File) -> Result<(), Problem> {
         if rack.build_types.is_empty() {
             return Err("build_types: expected at least one, such as \"binarypackage\"".to_owned());
         }
+        for (key, rate) in [
+            ("link_mbit_per_s", rack.link_mbit_per_s),
+            ("usb_mbit_per_s", rack.usb_mbit_per_s),
+        ] {
+            if !(1..=1_000_000).contains(&rate) {
+                return Err(format!("{key}: expected 1 to 1000000, got {rate}"));
+            }
+        }
         Ok(())
     })?;
     ask("front", file.front.as_ref(), |front| front.check())?;

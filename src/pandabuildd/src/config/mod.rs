@@ -75,6 +75,22 @@ pub struct RackSettings {
     /// The build types to announce until a board has said what its worker knows.
     #[serde(default = "build_types")]
     pub build_types: Vec<String>,
+    /// How fast the master's network port is: what all boards share. For [`crate::budget`] alone.
+    #[serde(default = "link_mbit_per_s")]
+    pub link_mbit_per_s: u32,
+    /// How fast the USB host is that the boards are at, in practice. For [`crate::budget`] alone.
+    #[serde(default = "usb_mbit_per_s")]
+    pub usb_mbit_per_s: u32,
+}
+
+/// A Panda's own Ethernet, and that of a master that is one.
+fn link_mbit_per_s() -> u32 {
+    100
+}
+
+/// A third of high speed's 480 Mb/s: a guess until it is measured on boards.
+fn usb_mbit_per_s() -> u32 {
+    160
 }
 
 fn yes() -> bool {

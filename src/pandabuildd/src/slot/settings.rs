@@ -22,6 +22,10 @@ pub struct Settings {
     pub retry_first_seconds: u64,
     /// The longest such pause.
     pub retry_most_seconds: u64,
+    /// Whether a board loses power as soon as its results are in, and not only when Launchpad asks for the
+    /// reset. Without it every build costs its builder the time of a reset more, and a board that has run
+    /// somebody's build stays powered; it is there to compare the two.
+    pub eager_reset: bool,
     /// Which manager the rack speaks to. A setting of the rack, not of this part: whoever assembles the
     /// rack fills it in.
     #[serde(skip)]
@@ -36,6 +40,7 @@ impl Default for Settings {
             clean_wait_seconds: 35,
             retry_first_seconds: 60,
             retry_most_seconds: 3600,
+            eager_reset: true,
             dialect: Dialect::Current,
         }
     }

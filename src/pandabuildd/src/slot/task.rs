@@ -80,6 +80,7 @@ pub(super) fn start(
         last_call: 0,
         clean_due: None,
         retry_due: None,
+        cut_waits: None,
         writable: false,
         unwritten: None,
         stopping: false,
@@ -109,6 +110,8 @@ struct Task {
     last_call: CallId,
     clean_due: Option<(Instant, CallId)>,
     retry_due: Option<(Instant, BootNo)>,
+    /// A cut that waits until Launchpad asks for the reset.
+    cut_waits: Option<BootNo>,
     /// The last commit was written. Before the first, nobody knows.
     writable: bool,
     unwritten: Option<Unwritten>,
@@ -330,6 +333,26 @@ impl Task {
             self.perform_one(effect).await;
             failpoint::after(point);
         }
+        if let Some(boot) = self.cut_waits.take() {
+            self.cut(boot).await;
+        }
+    }
+
+    /// Cuts power; where resets are not eager, only when nothing waits for Launchpad's next word.
+    async fn cut(&mut self, boot: BootNo) {
+        let kept = self.slot.kept.as_ref();
+        let waits = kept.is_some_and(|kept| kept.cleaning.is_none()) && self.slot.held.is_none();
+        if boot != self.slot.boot {
+            return;
+        }
+        if waits && !self.settings.eager_reset {
+            self.cut_waits = Some(boot);
+            return self.stop_activity().await;
+        }
+        let (hands, events) = (Arc::clone(&self.hands), self.events.clone());
+        let reason = "the cut ended without a report".to_owned();
+        let silence = Event::CutFailed { boot, reason };
+        self.start(Some(silence), || hands.cut(boot, events)).await;
     }
 
     async fn perform_one(&mut self, effect: Effect) {
@@ -337,11 +360,7 @@ impl Task {
         let events = self.events.clone();
         match effect {
             // Which image a boot gets is the hands' affair; nothing begins a trial of another one yet.
-            Effect::StartCut { boot, trial: _ } => {
-                let reason = "the cut ended without a report".to_owned();
-                let silence = Event::CutFailed { boot, reason };
-                self.start(Some(silence), || hands.cut(boot, events)).await;
-            }
+            Effect::StartCut { boot, trial: _ } => self.cut(boot).await,
             Effect::StartBoot { boot, trial: _ } => {
                 let reason = "the boot ended without a report".to_owned();
                 let silence = Event::BootFailed { boot, reason };

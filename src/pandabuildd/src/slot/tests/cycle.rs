@@ -89,6 +89,64 @@ async fn a_build_goes_from_idle_through_its_results_to_idle_on_a_new_boot() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_resets_are_not_eager_power_goes_when_launchpad_asks_for_it() {
+    let on_request = || Settings {
+        eager_reset: false,
+        ..Settings::default()
+    };
+    let mut rig = Rig::with(on_request()).await;
+    let guest = running(&mut rig).await;
+    guest.report(Event::Finished {
+        attempt: 1,
+        boot: 1,
+    });
+    let collect = rig.expect(What::Collect(1, 1)).await;
+    collect.report(Event::Collected {
+        attempt: 1,
+        boot: 1,
+        outcome: good(),
+    });
+    rig.expect(What::BuildEnded(1)).await;
+    rig.expect_nothing_for(Duration::from_secs(3600)).await;
+    // The manager's command.
+    assert_eq!(rig.slot.reset().await.unwrap(), Answer::Joined);
+    rig.expect(What::DropKept(1)).await;
+    rig.boots(2).await;
+    assert_eq!(told(&rig.slot), Told::Idle);
+
+    // A `clean`, by a manager of builders that are not virtualised.
+    let mut rig = Rig::with(on_request()).await;
+    let guest = running(&mut rig).await;
+    guest.report(Event::Lost {
+        boot: 1,
+        why: Lost::Silent,
+    });
+    rig.boots(2).await;
+    let guest = rig
+        .expect(What::Guest {
+            boot: 2,
+            attempt: 1,
+            acknowledged: false,
+        })
+        .await;
+    guest.report(Event::Acknowledged {
+        attempt: 1,
+        boot: 2,
+    });
+    guest.report(Event::Lost {
+        boot: 2,
+        why: Lost::Silent,
+    });
+    rig.expect(What::BuildEnded(1)).await;
+    rig.expect(What::Alert).await;
+    rig.expect_nothing_for(Duration::from_secs(3600)).await;
+    let slot = rig.slot.clone();
+    let clean = tokio::spawn(async move { slot.clean().await.unwrap() });
+    rig.boots(3).await;
+    assert_eq!(clean.await.unwrap(), Answer::Idle);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_clean_waits_until_the_board_is_fresh_and_no_longer_than_its_time() {
     let mut rig = Rig::new().await;
     let cut = finished(&mut rig).await;
@@ -299,17 +357,21 @@ async fn only_one_of_two_builds_is_accepted() {
     assert_eq!(rig.ledger.attempt("panda01", 2).await.unwrap(), None);
 }
 
-/// Builds once, on boot 1, up to the cut of boot 2, with the results kept.
-async fn finished(rig: &mut Rig) -> super::Told {
+/// A build that runs on the first boot, not yet acknowledged.
+async fn running(rig: &mut Rig) -> super::Told {
     rig.boots(1).await;
     rig.builds().await;
-    let guest = rig
-        .expect(What::Guest {
-            boot: 1,
-            attempt: 1,
-            acknowledged: false,
-        })
-        .await;
+    rig.expect(What::Guest {
+        boot: 1,
+        attempt: 1,
+        acknowledged: false,
+    })
+    .await
+}
+
+/// Builds once, on boot 1, up to the cut of boot 2, with the results kept.
+async fn finished(rig: &mut Rig) -> super::Told {
+    let guest = running(rig).await;
     guest.report(Event::Finished {
         attempt: 1,
         boot: 1,
