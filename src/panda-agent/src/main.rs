@@ -1,5 +1,6 @@
 //! `panda-agent`: the program on the board.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use panda_agent::init::{self, Machine};
+use panda_agent::init::{self, Machine, machine};
 use panda_agent::worker::{Settings, Worker, inner};
 use panda_http::{ServerSettings, ServiceLimits, respond, serve};
 use tokio::net::TcpListener;
@@ -31,6 +32,13 @@ enum Command {
     /// Runs one build; the worker starts this itself.
     #[command(hide = true)]
     RunBuild,
+    /// Runs a program of another root; a boot starts this itself.
+    #[command(hide = true, name = machine::IN_ROOT)]
+    InRoot {
+        root: PathBuf,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        words: Vec<OsString>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -75,9 +83,18 @@ struct WorkerArgs {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if machine::is_ramdisk_init(&arguments) {
+        log_to_stderr();
+        boot_ramdisk();
+    }
+    let result = match Cli::parse_from(arguments).command {
         // Neither a runtime nor a log: what it prints is the build's log.
-        Command::RunBuild => inner::run().map_err(anyhow::Error::from),
+        Command::RunBuild => {
+            expose();
+            inner::run().map_err(anyhow::Error::from)
+        }
+        Command::InRoot { root, words } => Err(machine::become_in_root(&root, &words).into()),
         Command::Init(args) => {
             log_to_stderr();
             boot(&args)
@@ -125,9 +142,41 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("no runtime")
 }
 
+/// The first process of a machine with a kernel, from its ramdisk: it ends only with the machine.
+fn boot_ramdisk() -> ! {
+    // One thread: it becomes another program.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => {
+            let failed = runtime.block_on(machine::boot_ramdisk());
+            tracing::error!("the boot has FAILED: {failed}");
+        }
+        Err(error) => tracing::error!("the boot has FAILED: no runtime: {error}"),
+    }
+    machine::power_off()
+}
+
+/// A build is what goes first when memory is short, and the agent never. More than this may be asked for by
+/// anybody, so it cannot fail where it matters.
+fn expose() {
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "500") {
+        eprintln!("the build is not marked as the first to go when memory is short: {error}");
+    }
+}
+
 fn boot(args: &InitArgs) -> anyhow::Result<()> {
     if std::process::id() == 1 && !args.supervised {
-        return Ok(init::supervise()?);
+        if !args.machine.has_kernel() {
+            return Ok(init::supervise(false)?);
+        }
+        if let Err(error) = machine::protect() {
+            tracing::warn!(%error, "the agent is not protected from builds that eat the memory");
+        }
+        let ended = init::supervise(true).err().map(|error| error.to_string());
+        tracing::error!("{}", ended.unwrap_or_default());
+        machine::power_off();
     }
     let own_names = args.supervised;
     let work = init::boot(args.machine, &args.root, &args.scratch, own_names);

@@ -22,7 +22,7 @@ use panda_protocol::agent_toml::{self, AgentToml};
 use panda_protocol::boot_toml::{self, BootToml, Link, Network};
 use panda_protocol::digest::{Sha1, Sha256};
 use panda_protocol::launchpad::{BuildStatus, EnsurePresent, Status, Sum};
-use panda_protocol::link::Report;
+use panda_protocol::link::{Failure, Report};
 use panda_protocol::worker::ForeignWorker;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -54,6 +54,7 @@ struct Master {
     depot: SocketAddr,
     link: SocketAddr,
     reports: Arc<Mutex<Vec<Report>>>,
+    failures: Arc<Mutex<Vec<Failure>>>,
     directory: tempfile::TempDir,
     /// The worker that the image names.
     worker: Option<ForeignWorker>,
@@ -72,10 +73,13 @@ impl Master {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let depot = listener.local_addr().unwrap();
         let reports = Arc::new(Mutex::new(Vec::new()));
+        let failures = Arc::new(Mutex::new(Vec::new()));
         let (taken, inputs) = (reports.clone(), directory.path().to_owned());
+        let told = failures.clone();
         let asked = Arc::new(AtomicUsize::new(0));
         let handler = move |request: http::Request<_>, _| {
             let (taken, inputs, asked) = (taken.clone(), inputs.clone(), asked.clone());
+            let told = told.clone();
             async move {
                 let request: http::Request<hyper::body::Incoming> = request;
                 let path = request.uri().path().to_owned();
@@ -84,8 +88,12 @@ impl Master {
                     let (method, headers) = (request.method().clone(), request.headers().clone());
                     return panda_http::ranges::file_response(&method, &headers, file).await;
                 }
-                assert_eq!(path, "/report");
                 let body = read_body(request, 16 * 1024, LIMIT).await.unwrap();
+                if path == "/failure" {
+                    told.lock().unwrap().push(Failure::decode(&body).unwrap());
+                    return panda_http::body::empty_response(StatusCode::NO_CONTENT);
+                }
+                assert_eq!(path, "/report");
                 if asked.fetch_add(1, Ordering::SeqCst) == 0 {
                     return text_response(StatusCode::FORBIDDEN, "not awaited");
                 }
@@ -116,6 +124,7 @@ impl Master {
             depot,
             link,
             reports,
+            failures,
             directory,
             worker: None,
         }
@@ -227,6 +236,8 @@ async fn a_boot_proves_itself_and_works_for_the_master_alone() {
         (report.arch.as_str(), report.build_types.as_slice()),
         ("armhf", &["binarypackage".to_owned()][..])
     );
+    let steps: Vec<_> = report.steps.iter().map(|step| &step.name[..]).collect();
+    assert_eq!(steps, ["scratch", "link", "worker"]);
 
     // The link: fresh reports, and the worker.
     let endpoint = master.endpoint(&master.pair, &master.boot);
@@ -295,6 +306,29 @@ async fn a_boot_proves_itself_and_works_for_the_master_alone() {
         !master.directory.path().join("scratch/left").exists(),
         "the scratch disk is wiped"
     );
+}
+
+#[tokio::test]
+async fn a_boot_that_fails_tells_the_master_at_which_step() {
+    let master = Master::new().await;
+    let taken = TcpListener::bind(master.link).await.unwrap();
+    let mut board = master.power_on("true");
+    tokio::time::timeout(LIMIT, async {
+        while board.child.try_wait().unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("the machine ends");
+    let failures = master.failures.lock().unwrap().clone();
+    let failure = failures.first().expect("a failure");
+    assert_eq!(failure.step, "link");
+    assert!(failure.reason.contains("cannot listen on"), "{failure:?}");
+    assert_eq!(failure.steps[0].name, "scratch");
+    assert_eq!(failure.boot, "0123456789abcdef0123456789abcdef");
+    assert!(board.console().contains("boot: link FAILED"));
+    assert_eq!(*master.reports.lock().unwrap(), []);
+    drop(taken);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //! of the image.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use panda_protocol::agent_toml::{self, AgentToml};
@@ -37,8 +37,17 @@ pub(crate) fn boot(root: &Path) -> Result<BootToml, FilesError> {
         path: path.clone(),
         problem: error.to_string(),
     })?;
-    std::fs::remove_file(&path).map_err(|source| FilesError::Read { path, source })?;
+    forget(&path, bytes.len()).map_err(|source| FilesError::Read { path, source })?;
     Ok(boot)
+}
+
+/// Overwrites a file and removes it: a ramdisk's files are memory, which is not cleared when it is given back.
+fn forget(path: &Path, bytes: usize) -> io::Result<()> {
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(path)?
+        .write_all(&vec![0; bytes])?;
+    std::fs::remove_file(path)
 }
 
 /// Reads `agent.toml`.

@@ -9,7 +9,7 @@ use crate::tree;
 
 /// Why the scratch disk was not wiped.
 #[derive(Debug, thiserror::Error)]
-pub enum ScratchError {
+pub(crate) enum ScratchError {
     /// It is no directory of its own: a link could lead the wiping elsewhere.
     #[error("the scratch disk {} must be a directory, and no link to one", .0.display())]
     NoDirectory(PathBuf),

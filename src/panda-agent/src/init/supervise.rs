@@ -32,12 +32,15 @@ pub enum SuperviseError {
     Ended(String),
 }
 
-/// Runs this program again, with its arguments and `--supervised`, and reaps until that one ends.
+/// Runs this program again, with its arguments and `--supervised`, and reaps until that one ends. A machine with a
+/// kernel has its own `/proc` already.
 ///
 /// # Errors
 /// Always: a machine whose agent has ended is over.
-pub fn supervise() -> Result<(), SuperviseError> {
-    own_proc();
+pub fn supervise(has_kernel: bool) -> Result<(), SuperviseError> {
+    if !has_kernel {
+        own_proc();
+    }
     let program = std::env::current_exe().map_err(SuperviseError::Program)?;
     let child = Command::new(&program)
         .args(std::env::args_os().skip(1))

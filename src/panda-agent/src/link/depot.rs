@@ -4,13 +4,15 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::StatusCode;
+use bytes::Bytes;
+use http::header::{CONTENT_RANGE, RANGE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use panda_http::download::{DownloadSettings, Downloader};
 use panda_http::endpoint::EndpointSettings;
 use panda_http::pinned::{PinnedError, certificate_from_pem, client_config};
 use panda_http::{ClientError, Endpoint, Identity};
 use panda_protocol::boot_toml::Link;
-use panda_protocol::link::REPORT_PATH;
+use panda_protocol::link::{FAILURE_PATH, Failure, REPORT_PATH, ROOTFS_PATH, TIME_PATH};
 
 use super::report::Reporter;
 use crate::worker::Depot;
@@ -19,6 +21,8 @@ use crate::worker::Depot;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const REPORT_LIMIT: Duration = Duration::from_secs(10);
+/// How long one piece of the root file system may take: 4 MiB on a network that twenty boards share.
+const PIECE_LIMIT: Duration = Duration::from_secs(60);
 /// The most bytes of an answer to a report that are read.
 const MAX_ANSWER: usize = 4 * 1024;
 
@@ -66,6 +70,76 @@ impl DepotClient {
         Depot {
             url: format!("https://{}/", self.address),
             downloader: self.downloader.clone(),
+        }
+    }
+
+    /// The master's clock, in milliseconds since 1970 UTC.
+    ///
+    /// # Errors
+    /// No answer, or one that is none.
+    pub async fn time(&self) -> Result<i64, ClientError> {
+        let (status, body) = self
+            .endpoint
+            .get(TIME_PATH, MAX_ANSWER, REPORT_LIMIT)
+            .await?;
+        if status != StatusCode::OK {
+            return Err(ClientError::Status(status.as_u16()));
+        }
+        let text = std::str::from_utf8(&body).ok();
+        text.and_then(|text| text.trim().parse().ok())
+            .ok_or(ClientError::Malformed("time"))
+    }
+
+    /// At most `most` bytes, 1 at least, of the root file system from `from` on.
+    ///
+    /// # Errors
+    /// No answer, or another part than was asked for.
+    pub async fn rootfs(&self, from: u64, most: u64) -> Result<Bytes, ClientError> {
+        let last = from.saturating_add(most.max(1)) - 1;
+        let range = HeaderValue::try_from(format!("bytes={from}-{last}"))
+            .map_err(|_| ClientError::Malformed("rootfs"))?;
+        let answer = self
+            .endpoint
+            .send(
+                (Method::GET, ROOTFS_PATH),
+                HeaderMap::from_iter([(RANGE, range)]),
+                Bytes::new(),
+                usize::try_from(most).unwrap_or(usize::MAX),
+                PIECE_LIMIT,
+            )
+            .await?;
+        if answer.status() != StatusCode::PARTIAL_CONTENT {
+            return Err(ClientError::Status(answer.status().as_u16()));
+        }
+        let begins = format!("bytes {from}-");
+        let part = answer.headers().get(CONTENT_RANGE);
+        if part.is_none_or(|part| !part.as_bytes().starts_with(begins.as_bytes())) {
+            return Err(ClientError::Malformed("rootfs"));
+        }
+        Ok(answer.into_body())
+    }
+
+    /// Posts why this boot will not be proven, until the master takes it or refuses it.
+    ///
+    /// # Errors
+    /// What the master answered, when it refused.
+    pub async fn fail(&self, failure: &Failure) -> Result<(), String> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let posted = self.endpoint.post(
+                FAILURE_PATH,
+                "application/json",
+                failure.encode(),
+                MAX_ANSWER,
+                REPORT_LIMIT,
+            );
+            match posted.await {
+                Ok((StatusCode::NO_CONTENT | StatusCode::OK, _)) => return Ok(()),
+                Ok((status, _)) => return Err(format!("it answered {status}")),
+                Err(error) => tracing::warn!(depot = %self.address, "{error}; again in {pause:?}"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 

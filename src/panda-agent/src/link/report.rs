@@ -5,7 +5,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use panda_protocol::boot_toml::BootToml;
 use panda_protocol::digest::Sha256;
-use panda_protocol::link::Report;
+use panda_protocol::link::{BootStep, Report};
 
 use super::served::Served;
 
@@ -17,6 +17,9 @@ pub struct Reporter {
     started: Instant,
     arch: String,
     build_types: Vec<String>,
+    rootfs: Option<Sha256>,
+    steps: Vec<BootStep>,
+    insecure: Vec<String>,
 }
 
 impl Reporter {
@@ -29,6 +32,25 @@ impl Reporter {
             started,
             arch: worker.arch().to_owned(),
             build_types: worker.build_types(),
+            rootfs: None,
+            steps: Vec::new(),
+            insecure: Vec::new(),
+        }
+    }
+
+    /// With what the boot did before: its steps, the root file system that it verified, what is insecure about it.
+    #[must_use]
+    pub fn after(
+        self,
+        steps: Vec<BootStep>,
+        rootfs: Option<Sha256>,
+        insecure: Vec<String>,
+    ) -> Self {
+        Self {
+            rootfs,
+            steps,
+            insecure,
+            ..self
         }
     }
 
@@ -38,15 +60,14 @@ impl Reporter {
         Report {
             boot: self.boot.clone(),
             image: self.image,
-            // The process machine has none: the ramdisk is all there is.
-            rootfs: None,
+            rootfs: self.rootfs,
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            steps: Vec::new(),
-            insecure: Vec::new(),
             clock_unix_ms: Timestamp::now().as_millisecond(),
             agent: crate::VERSION.to_owned(),
             arch: self.arch.clone(),
             build_types: self.build_types.clone(),
+            steps: self.steps.clone(),
+            insecure: self.insecure.clone(),
         }
     }
 }
