@@ -112,7 +112,7 @@ pub(crate) fn ran(run: &Run) -> Result<Ran> {
         let _runtime = runtime.enter();
         WebService::bind()?
     };
-    let configured = configure(&mut rack, run, &service)?;
+    let as_twin_wrote_it = configure(&mut rack, run, &service)?;
     if run.network.is_none() {
         rack.wait_fresh()?;
     }
@@ -153,9 +153,10 @@ pub(crate) fn ran(run: &Run) -> Result<Ran> {
         begun,
         budget: run.network.map(|_| budget(&rack, run)).transpose()?,
     };
-    if configured {
-        // The boards belong to `twin`: it takes them down.
+    if let Some(text) = as_twin_wrote_it {
+        // The boards belong to `twin`: it takes them down. It keeps addresses that it finds, and cannot have all.
         rack.kill()?;
+        fs::write(rack.state().join("rack.toml"), text)?;
         rack.twin()?;
     }
     rack.stop()?;
@@ -174,12 +175,12 @@ fn budget(rack: &Rack, run: &Run) -> Result<Value> {
     Ok(serde_json::from_str(&written)?)
 }
 
-/// The rack's settings for the mode, where they are not those that `twin` writes.
-fn configure(rack: &mut Rack, run: &Run, service: &WebService) -> Result<bool> {
+/// The rack's settings for the mode, where they are not those that `twin` writes; what it wrote.
+fn configure(rack: &mut Rack, run: &Run, service: &WebService) -> Result<Option<String>> {
     let mode = run.rack;
     let usual = run.trouble == Trouble::None && run.resets.is_none() && run.network.is_none();
     if mode == Mode::Command && usual {
-        return Ok(false);
+        return Ok(None);
     }
     rack.wait_fresh()?;
     rack.kill()?;
@@ -189,9 +190,12 @@ fn configure(rack: &mut Rack, run: &Run, service: &WebService) -> Result<bool> {
         "[rack]\ndialect = \"{dialect}\"\nvirtualized = {}\n",
         mode.is_virtualized()
     );
-    let text = fs::read_to_string(&path)?;
-    ensure!(text.contains("[rack]\n"), "rack.toml has no [rack]: {text}");
-    let mut text = text.replacen("[rack]\n", &settings, 1);
+    let written = fs::read_to_string(&path)?;
+    ensure!(
+        written.contains("[rack]\n"),
+        "rack.toml has no [rack]: {written}"
+    );
+    let mut text = written.replacen("[rack]\n", &settings, 1);
     if let Some(Network { master, boards, .. }) = run.network {
         text = text
             .replace("listen = \"127.0.0.1:", &format!("listen = \"{master}:"))
@@ -217,7 +221,7 @@ fn configure(rack: &mut Rack, run: &Run, service: &WebService) -> Result<bool> {
     }
     fs::write(&path, text)?;
     rack.serve()?;
-    Ok(true)
+    Ok(Some(written))
 }
 
 /// The scans, and beside them the trouble.

@@ -58,6 +58,7 @@ pub(crate) fn measure(slots: usize, chroot_mb: usize) -> Result<()> {
     // From the first dispatch on, later resets are cleaned too.
     let handed_over = last(dispatched).context("nothing was dispatched")?;
     let over = last(collected).context("nothing was built")?;
+    let earliest = first(collected).unwrap_or(over);
     println!("{:52}{:>12}{:>12}", "", "budget, s", "measured, s");
     let line = |what: &str, budget: f64, measured: f64| {
         println!("{what:52}{budget:>12.1}{measured:>12.1}");
@@ -75,6 +76,12 @@ pub(crate) fn measure(slots: usize, chroot_mb: usize) -> Result<()> {
         "last dispatched to last collected (inputs out)",
         seconds("/budget/inputs/all_ms")?,
         over - handed_over,
+    );
+    println!(
+        "{:52}{:>12}{:>12.1}",
+        "  (the first of them was collected after)",
+        "",
+        earliest - handed_over
     );
     line(
         "both",
