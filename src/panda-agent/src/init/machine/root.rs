@@ -168,9 +168,11 @@ fn copy(from: &Path, to: &Path, bytes: u64) -> Result<(), RootError> {
 
 /// Unmounts the RAM disk and removes its module, and with it what it held.
 fn give_back(early: &Path) -> Result<(), RootError> {
-    for own in ["dev", "proc", "sys", ""] {
+    // Swap is in use by a name below this /dev, which stays for it alone.
+    let (kept, no) = (MntFlags::MNT_DETACH, MntFlags::empty());
+    for (own, how) in [("dev", kept), ("proc", no), ("sys", no), ("", no)] {
         let path = early.join(own);
-        umount2(&path, MntFlags::empty()).map_err(errno("cannot unmount", &path))?;
+        umount2(&path, how).map_err(errno("cannot unmount", &path))?;
     }
     delete_module(c"brd", DeleteModuleFlags::O_NONBLOCK)
         .map_err(errno("cannot remove the module of", Path::new(RAM_DISK)))
