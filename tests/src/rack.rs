@@ -14,7 +14,7 @@ use std::io::{BufRead, BufReader, Write as _};
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -180,6 +180,23 @@ impl Rack {
     /// It cannot be started, or does not answer.
     pub fn serve(&mut self) -> Result<()> {
         self.begin_to_serve()?;
+        self.wait_until_it_answers()
+    }
+
+    /// Starts a daemon on this rack's state by a command of the caller's, and waits for nothing.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn serve_by(&mut self, command: &mut Command) -> Result<()> {
+        self.daemon = Some(self.spawn(command)?);
+        Ok(())
+    }
+
+    /// Waits until the daemon answers on its control socket.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn wait_until_it_answers(&self) -> Result<()> {
         let deadline = Instant::now() + LISTEN_LIMIT;
         while !run(&mut self.control(&["slots"])?)?.status.success() {
             ensure!(
@@ -201,6 +218,40 @@ impl Rack {
         let mut daemon = self.daemon.take().context("no daemon is running")?;
         daemon.kill()?;
         daemon.wait()?;
+        Ok(())
+    }
+
+    /// The daemon's process, while it is not known to have ended.
+    #[must_use]
+    pub fn daemon(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Child::id)
+    }
+
+    /// How the daemon has ended, once it has.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        let Some(daemon) = &mut self.daemon else {
+            return Ok(None);
+        };
+        let status = daemon.try_wait()?;
+        if status.is_some() {
+            self.daemon = None;
+        }
+        Ok(status)
+    }
+
+    /// Tells the daemon to end, as a service manager does, and waits until it has; the boards go on.
+    ///
+    /// # Errors
+    /// It does not end, or fails.
+    pub fn terminate(&mut self) -> Result<()> {
+        let mut daemon = self.daemon.take().context("no daemon is running")?;
+        kill(Pid::from_raw(i32::try_from(daemon.id())?), Signal::SIGTERM)?;
+        let status = wait_for(&mut daemon, STOP_LIMIT)?
+            .with_context(|| format!("the daemon does not end:\n{}", self.log()))?;
+        ensure!(status.success(), "it ended with {status}:\n{}", self.log());
         Ok(())
     }
 

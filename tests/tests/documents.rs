@@ -8,7 +8,7 @@ use panda_tests::documents::{Shown, commands};
 use panda_tests::programs::{program, root, run_ok};
 
 /// Commands of other makes that documents may show.
-const OTHERS: [&str; 8] = [
+const OTHERS: [&str; 12] = [
     "git",
     "cargo",
     "sudo",
@@ -17,6 +17,10 @@ const OTHERS: [&str; 8] = [
     "apt-get",
     "cd",
     "dpkg-deb",
+    "adduser",
+    "install",
+    "systemctl",
+    "cp",
 ];
 
 #[test]

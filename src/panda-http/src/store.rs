@@ -533,7 +533,7 @@ impl State {
                 if excess == 0 {
                     break;
                 }
-                remove(&shared.path(sha1))?;
+                failpoint::around(failpoint::EVICT, || remove(&shared.path(sha1)))?;
                 self.forget(sha1);
                 excess = excess.saturating_sub(entry.bytes);
             }

@@ -130,12 +130,18 @@ points! {
     ResultsPrepare = "results.prepare",
     /// The log is begun, or cut to what is known of it.
     LogBegin = "log.begin",
+    /// The mark of an earlier boot's log is removed.
+    LogForget = "log.forget",
     /// Lines are appended to the log.
     LogLines = "log.lines",
     /// The mark of how far the log has come is replaced.
     LogMark = "log.mark",
     /// The whole log is brought to the disk.
     LogEnd = "log.end",
+    /// What else the worker says of its build is replaced.
+    WordsKeep = "words.keep",
+    /// It is forgotten.
+    WordsForget = "words.forget",
     /// Results that are dropped are put out of the way.
     ResultsDrop = "results.drop",
     /// They are removed.

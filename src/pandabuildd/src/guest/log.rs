@@ -109,7 +109,10 @@ impl LogPuller {
 
     /// A new log, in the place of any other: the build begins on a new boot.
     pub(crate) async fn start(directory: &Path, settings: &GuestSettings) -> io::Result<Self> {
-        match tokio::fs::remove_file(directory.join(MARK)).await {
+        failpoint::before(Point::LogForget);
+        let removed = tokio::fs::remove_file(directory.join(MARK)).await;
+        failpoint::after(Point::LogForget);
+        match removed {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),

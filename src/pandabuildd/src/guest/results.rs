@@ -157,7 +157,9 @@ impl Results {
                 .to_string_lossy()
                 .starts_with(panda_http::draft::PREFIX)
             {
-                fs::remove_file(entry.path())?;
+                failpoint::around(Point::ResultsSweep, String::new, || {
+                    fs::remove_file(entry.path())
+                })?;
             }
         }
         Ok(directory)

@@ -20,6 +20,8 @@ use panda_protocol::launchpad::xml::{self, DEEPEST, Limits};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 
+use crate::failpoint::{self, Point};
+
 /// The file in the attempt's directory.
 const NAME: &str = "words.xml";
 /// The most bytes of it all.
@@ -115,7 +117,10 @@ impl WordKeeper {
 
     /// Forgets those of an attempt: it begins anew, on a new boot.
     pub(super) async fn forget(directory: &Path) -> io::Result<()> {
-        match tokio::fs::remove_file(directory.join(NAME)).await {
+        failpoint::before(Point::WordsForget);
+        let removed = tokio::fs::remove_file(directory.join(NAME)).await;
+        failpoint::after(Point::WordsForget);
+        match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -180,7 +185,9 @@ impl WordKeeper {
         let mut file = File::create(&beside).await?;
         file.write_all(bytes).await?;
         file.sync_all().await?;
+        failpoint::before(Point::WordsKeep);
         tokio::fs::rename(&beside, self.directory.join(NAME)).await?;
+        failpoint::after(Point::WordsKeep);
         File::open(&self.directory).await?.sync_all().await
     }
 }

@@ -39,7 +39,7 @@ pub enum SocketError {
     },
     /// A descriptor is no socket that listens.
     #[error(
-        "the service manager passes {what} as socket {name}: expected one that listens for TCP connections; give \
+        "socket {name} of those that LISTEN_FDS counts is {what}: expected one that listens for TCP connections; give \
          pandabuildd.socket `ListenStream=ADDRESS:PORT` lines only (Accept=no)"
     )]
     Kind {

@@ -1,0 +1,265 @@
+//! Keeps a daemon running over boards that outlive it: one that has died is started again, as a service manager does.
+//!
+//! ```text
+//! Rack (twin: boards) ─ serve, with failpoints in DIR ─▶ runs ─ dies ─▶ noted, started again ─▶ …
+//! ```
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
+use panda_tests::programs::{pandabuildd, run_ok};
+use panda_tests::rack::{Rack, json_items};
+use panda_tests::source::executor;
+
+/// A rack whose daemon may die at any time.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    pub(crate) rack: Rack,
+    failpoints: PathBuf,
+    /// How the daemon was started, each time.
+    config: PathBuf,
+    /// How often it died.
+    pub(crate) deaths: usize,
+    /// Its process, for whoever kills it; 0 while there is none.
+    pub(crate) pid: Arc<AtomicU32>,
+    /// How long the log was when the last one was started.
+    log_from: usize,
+}
+
+impl Keeper {
+    /// A rack of `slots` fresh boards, with `settings` added to its `rack.toml`.
+    pub(crate) fn start(slots: usize, settings: &str) -> Result<Self> {
+        let mut rack = Rack::start(slots, &executor("lines.sh", &[]))?;
+        let failpoints = rack.scratch("failpoints")?;
+        rack.wait_fresh()?;
+        rack.kill()?;
+        let config = rack.state().join("rack.toml");
+        fs::OpenOptions::new()
+            .append(true)
+            .open(&config)?
+            .write_all(settings.as_bytes())?;
+        let mut keeper = Self {
+            rack,
+            failpoints,
+            config,
+            deaths: 0,
+            pid: Arc::default(),
+            log_from: 0,
+        };
+        keeper.serve()?;
+        keeper.rack.wait_fresh()?;
+        Ok(keeper)
+    }
+
+    /// A command that runs the daemon of this rack.
+    pub(crate) fn command(&self, config: &Path) -> Result<Command> {
+        let mut command = pandabuildd()?;
+        command
+            .args(["serve", "--config"])
+            .arg(config)
+            .env("PANDABUILDD_FAILPOINTS", &self.failpoints);
+        Ok(command)
+    }
+
+    /// Starts the daemon, and waits for nothing.
+    pub(crate) fn begin_to_serve(&mut self) -> Result<()> {
+        self.log_from = self.rack.log().len();
+        let mut command = self.command(&self.config)?;
+        self.rack.serve_by(&mut command)?;
+        let pid = self.rack.daemon().context("a daemon")?;
+        self.pid.store(pid, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Starts the daemon until it answers; again, if it dies before.
+    pub(crate) fn serve(&mut self) -> Result<()> {
+        self.begin_to_serve()?;
+        wait(|| {
+            if self.has_died()? {
+                self.begin_to_serve()?;
+            }
+            let asked = self.rack.control(&["slots"])?.output()?;
+            Ok(asked.status.success())
+        })
+        .with_context(|| format!("the daemon does not answer\n{}", self.end_of_log()))
+    }
+
+    /// Whether the daemon has died, which is noted.
+    fn has_died(&mut self) -> Result<bool> {
+        let Some(status) = self.rack.ended()? else {
+            return Ok(false);
+        };
+        self.pid.store(0, Ordering::SeqCst);
+        let wanted = [Signal::SIGKILL as i32, Signal::SIGABRT as i32];
+        ensure!(
+            status
+                .signal()
+                .is_some_and(|signal| wanted.contains(&signal)),
+            "the daemon ended by itself: {status}\n{}",
+            self.end_of_log()
+        );
+        self.deaths += 1;
+        self.disarm()?;
+        Ok(true)
+    }
+
+    /// Ends the daemon as a service manager does.
+    pub(crate) fn terminate(&mut self) -> Result<()> {
+        self.pid.store(0, Ordering::SeqCst);
+        self.rack.terminate()
+    }
+
+    /// Notes a daemon that has died, and starts another. Whoever waits for something calls this all the while.
+    pub(crate) fn tick(&mut self) -> Result<()> {
+        if self.has_died()? {
+            self.serve()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the daemon has died once more than `deaths` times, and the next one answers.
+    pub(crate) fn wait_for_death(&mut self, deaths: usize) -> Result<()> {
+        wait(|| {
+            self.tick()?;
+            Ok(self.deaths > deaths)
+        })
+        .context("the daemon does not die")
+    }
+
+    /// The daemon is to die when it passes `line`.
+    pub(crate) fn arm(&self, line: &str) -> Result<()> {
+        let beside = self.failpoints.join("armed.new");
+        fs::write(&beside, line)?;
+        Ok(fs::rename(beside, self.failpoints.join("armed"))?)
+    }
+
+    pub(crate) fn disarm(&self) -> Result<()> {
+        self.arm("")
+    }
+
+    /// Every pass so far, in order.
+    pub(crate) fn passed(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.failpoints.join("passed")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// The states that the slots' boards have had since the last daemon was started.
+    pub(crate) fn boards_since(&self) -> String {
+        let log = self.rack.log();
+        let since = log.get(self.log_from..).unwrap_or_default();
+        let boards = since
+            .lines()
+            .filter_map(|line| Some(line.split_once(" board=\"")?.1.split_once('"')?.0));
+        boards.collect::<Vec<_>>().join(" ")
+    }
+
+    /// Runs with another configuration from now on: `rack.toml` with `from` replaced by `to`.
+    pub(crate) fn reconfigure(&mut self, name: &str, from: &str, to: &str) -> Result<()> {
+        let text = fs::read_to_string(self.rack.state().join("rack.toml"))?;
+        ensure!(text.contains(from), "rack.toml has no {from}: {text}");
+        self.config = self.rack.state().join(name);
+        Ok(fs::write(&self.config, text.replacen(from, to, 1))?)
+    }
+
+    /// Runs with `rack.toml` again.
+    pub(crate) fn usual(&mut self) {
+        self.config = self.rack.state().join("rack.toml");
+    }
+
+    /// `pandabuildd ARGUMENTS`, which may fail because the daemon dies.
+    pub(crate) fn ask(&self, arguments: &[&str]) -> Result<()> {
+        let output = self.rack.control(arguments)?.output()?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        if !output.status.success() && text.contains("panicked") {
+            bail!("{text}");
+        }
+        Ok(())
+    }
+
+    /// What Launchpad is told of the first slot.
+    pub(crate) fn told(&mut self) -> Result<String> {
+        let slots = json_items(&run_ok(&mut self.rack.control(&["slots", "--json"])?)?)?;
+        Ok(slots[0]["told"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// All boards are fresh; nothing is left over; no boot had two builds.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        wait(|| {
+            self.tick()?;
+            let slots = json_items(&run_ok(&mut self.rack.control(&["slots", "--json"])?)?)?;
+            Ok(slots
+                .iter()
+                .all(|slot| slot["told"] == "BuilderStatus.IDLE"))
+        })
+        .with_context(|| format!("not all are idle again\n{}", self.end_of_log()))?;
+        let state = self.rack.state();
+        wait(|| Ok(wrecks(&state)?.is_empty()))
+            .with_context(|| format!("left over: {:?}", wrecks(&state)))?;
+        for slot in self.rack.slots().to_vec() {
+            for boot in self.rack.boots(&slot.name)? {
+                let attempts = boot["attempts"].as_array().map_or(0, Vec::len);
+                ensure!(attempts <= 1, "boot {} had {attempts} builds", boot["id"]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends it all.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        self.rack.kill()?;
+        // The boards belong to `twin`: it takes them down.
+        self.rack.twin()?;
+        self.rack.stop()
+    }
+
+    /// The last of what the daemons wrote.
+    pub(crate) fn end_of_log(&self) -> String {
+        let log = self.rack.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+}
+
+/// Waits until `done`, at most two minutes.
+pub(crate) fn wait(mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    while !done()? {
+        ensure!(std::time::Instant::now() < deadline, "waited in vain");
+        std::thread::park_timeout(std::time::Duration::from_millis(30));
+    }
+    Ok(())
+}
+
+/// What nobody needs when all slots are idle: files that are half written, results that nobody holds; and stored files
+/// that are not what their name says.
+fn wrecks(state: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut directories = vec![state.join("filecache"), state.join("slots")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory)? {
+            let path = entry?.path();
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            if name.contains("draft") || name.contains("attempt-") || name.ends_with(".new") {
+                found.push(path);
+            } else if path.is_dir() {
+                directories.push(path);
+            } else if let Ok(sum) = name.parse::<panda_protocol::digest::Sha1>()
+                && panda_protocol::digest::Sha1::of(&fs::read(&path)?) != sum
+            {
+                found.push(path);
+            }
+        }
+    }
+    Ok(found)
+}
