@@ -184,15 +184,25 @@ pub(crate) fn call(build_type: &str, args: BTreeMap<String, Value>) -> Result<Bu
     })
 }
 
-/// The arguments of a `binarypackage` build that our worker asks for.
+/// The arguments of a `binarypackage` build, as Launchpad's manager sends them.
 pub(crate) fn package_args() -> BTreeMap<String, Value> {
     let text = |text: &str| Value::String(text.to_owned());
-    BTreeMap::from([
-        ("suite".to_owned(), text("bookworm")),
-        ("series".to_owned(), text("bookworm")),
-        ("archives".to_owned(), Value::Array(Vec::new())),
-        ("archive_purpose".to_owned(), text("PPA")),
-    ])
+    let (none, no) = (Value::Array(Vec::new()), Value::Boolean(false));
+    let args = [
+        ("suite", text("bookworm")),
+        ("series", text("bookworm")),
+        ("archives", none.clone()),
+        ("trusted_keys", none.clone()),
+        ("builder_constraints", none),
+        ("archive_purpose", text("PPA")),
+        ("ogrecomponent", text("main")),
+        ("image_type", text("chroot")),
+        ("archive_private", no.clone()),
+        ("build_debug_symbols", no.clone()),
+        ("arch_indep", no.clone()),
+        ("fast_cleanup", no),
+    ];
+    args.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
 /// Serves [`INPUT`] to whoever asks, at the address that is returned.

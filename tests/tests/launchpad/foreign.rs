@@ -245,6 +245,28 @@ fn words_of_a_running_build_are_passed_on_and_the_2011_dialect_has_no_place_for_
 }
 
 #[test]
+fn a_worker_that_has_ended_is_not_waited_for() -> Result<()> {
+    // A silent board would be borne for an hour.
+    let tables = "\n[guest]\npoll_ms = 200\nfollow_silent_ms = 3600000\n";
+    let rack = Served::start_foreign(1, Dialect::Current, tables)?;
+    let slot = rack.slots()[0].clone();
+    rack.tell(&slot.name, "dies")?;
+    let builder = Builder::new(&slot)?;
+    let input = serve_input()?;
+    let tested = Runtime::new()?.block_on(async {
+        builder.dispatch(&input, "snap", BTreeMap::new()).await?;
+        let (outcome, _) = builder.ended().await?;
+        ensure!(
+            outcome.build_status == BuildStatus::BuilderFail,
+            "{outcome:?}"
+        );
+        builder.clean().await
+    });
+    tested.with_context(|| rack.log())?;
+    rack.stop()
+}
+
+#[test]
 fn a_worker_that_is_not_what_the_image_says_never_proves_a_boot() -> Result<()> {
     let rack = Served::start_foreign(1, Dialect::Current, QUICK)?;
     let slot = rack.slots()[0].clone();

@@ -4,6 +4,7 @@
 //! # Layout
 //! - `racks`: racks with settings, dialects and workers of a test's own; `builder`: one slot, as a manager has it
 //! - `foreign`: a worker that is not ours
+//! - `launchpad_buildd`: Launchpad's own, by hand
 //! - `deaths`: boards that die before and after the worker has taken the build
 //! - `aborts`: builds that resist, in every state in which an abort is accepted
 //! - `inputs`: `ensurepresent` under trouble
@@ -17,4 +18,5 @@ mod deaths;
 mod exchanges;
 mod foreign;
 mod inputs;
+mod launchpad_buildd;
 mod racks;

@@ -49,21 +49,32 @@ impl Served {
     /// The same with a worker that is not ours, `tests/python/foreign_worker.py`, told what to do by the files in
     /// [`Served::words`].
     pub(crate) fn start_foreign(count: usize, dialect: Dialect, tables: &str) -> Result<Self> {
+        let program = root()
+            .join("tests/python/foreign_worker.py")
+            .canonicalize()?;
+        let worker = format!(
+            "command = [\"/usr/bin/python3\", {:?}, \"WORDS\"]\naddress = \"127.0.0.1:0\"\n\
+             build_types = [\"snap\", \"sourcepackagerecipe\"]\n",
+            program.display().to_string()
+        );
+        Self::start_worker(count, dialect, tables, &worker)
+    }
+
+    /// The same with any `worker`, a manifest's table; WORDS in it is [`Served::words`].
+    pub(crate) fn start_worker(
+        count: usize,
+        dialect: Dialect,
+        tables: &str,
+        worker: &str,
+    ) -> Result<Self> {
         let mut rack = Rack::start(count, "true")?;
         rack.kill()?;
         configure(&rack, dialect, tables)?;
         let words = rack.scratch("words")?;
         fs::write(words.join("arch"), arch()?)?;
-        let program = root()
-            .join("tests/python/foreign_worker.py")
-            .canonicalize()?;
-        let worker = format!(
-            "\n[worker]\ncommand = [\"/usr/bin/python3\", {:?}, {words:?}]\naddress = \"127.0.0.1:0\"\n\
-             build_types = [\"snap\", \"sourcepackagerecipe\"]\n",
-            program.display().to_string()
-        );
+        let worker = worker.replace("WORDS", &words.display().to_string());
         let manifest = rack.state().join("image/manifest.toml");
-        let text = fs::read_to_string(&manifest)? + &worker;
+        let text = format!("{}\n[worker]\n{worker}", fs::read_to_string(&manifest)?);
         fs::write(&manifest, text)?;
         // A board may have come up with the image as it was.
         for slot in rack.slots() {
