@@ -212,9 +212,6 @@ impl Manager {
             ("build_debug_symbols", Value::Boolean(false)),
             ("fast_cleanup", Value::Boolean(true)),
             ("build_url", text(url)),
-            // Makes the worker say more of its build than the protocol asks for.
-            ("use_fetch_service", Value::Boolean(false)),
-            ("revocation_endpoint", text("http://proxy.test/revoke")),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))

@@ -166,7 +166,10 @@ async fn a_driver_that_cannot_work_here_is_refused_before_any_board_is_touched()
 async fn an_address_in_use_is_named_with_who_wanted_it() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap();
-    let error = bind("slot panda01", address).await.unwrap_err().to_string();
+    let error = bind("slot panda01", address, &mut Sockets::default())
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(
         error.contains(&format!("slot panda01 cannot listen on {address}")),
         "{error}"
