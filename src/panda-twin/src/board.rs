@@ -11,6 +11,8 @@
 //!                              +-- its machine resets itself --> Waking
 //! ```
 //!
+//! What it does wrong when that is ordered is in [`crate::faults`], and done in `misbehave`.
+//!
 //! `off` is answered when the machine and its RAM are gone. A driver that connects is told what is on the
 //! port, and the one before it is cut off; the board itself does not notice.
 
@@ -20,14 +22,20 @@ use bytes::Bytes;
 use panda_board::Device;
 use panda_board::twin::wire::{FromDriver, FromTwin, PowerAnswer, PowerOrder, Refused};
 use panda_protocol::digest::Sha256;
-use panda_protocol::omap4::asic_id::{AsicId, Chip};
+use panda_protocol::omap4::asic_id::Chip;
 use panda_protocol::omap4::rom::{USB_INTERFACE_CLASS, USB_VENDOR};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::console::Console;
+use crate::faults::{Fault, Order};
 use crate::machine::{Kind, Machine, MachineError, Place};
 use crate::rom::{Read, Rom, Written};
+
+mod misbehave;
+
+pub use misbehave::Neighbours;
+use misbehave::{Foreign, chip};
 
 /// Reads that may wait at a board.
 const MAX_READS: usize = 16;
@@ -72,6 +80,18 @@ pub enum Message {
         /// What it sent.
         message: FromDriver,
     },
+    /// Do something wrong, or no more.
+    Fault {
+        /// What.
+        order: Order,
+        /// Where it is said whether that can be.
+        answer: oneshot::Sender<Result<(), String>>,
+    },
+    /// The boot ROM of another board is on this one's port by mistake, or no more.
+    Astray {
+        /// Whether it is there.
+        there: bool,
+    },
     /// Cut power for good, and say so.
     Stop(oneshot::Sender<Result<(), MachineError>>),
 }
@@ -100,6 +120,8 @@ pub struct Parts {
     pub timing: Timing,
     /// Arrivals on its port are numbered from here: higher than any of an earlier twin.
     pub first_arrival: u64,
+    /// The boards whose ports its boot ROM can come to by mistake.
+    pub neighbours: Neighbours,
 }
 
 /// A board, without power at first.
@@ -110,6 +132,11 @@ pub struct Board {
     power: Power,
     driver: Option<Driver>,
     reads: Vec<WaitingRead>,
+    fault: Option<Fault>,
+    /// What is on the port and does not belong there.
+    foreign: Option<Foreign>,
+    /// The archive that told the last boot what it is.
+    last_boot: Option<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -145,6 +172,9 @@ impl Board {
             power: Power::Off,
             driver: None,
             reads: Vec::new(),
+            fault: None,
+            foreign: None,
+            last_boot: None,
         }
     }
 
@@ -165,6 +195,13 @@ impl Board {
                     Some(Message::Driver { connection, message }) => {
                         self.handle_driver(connection, message);
                     }
+                    Some(Message::Fault { order, answer }) => {
+                        let result = self.handle_order(order).await;
+                        if answer.send(result).is_err() {
+                            tracing::debug!("whoever ordered a fault has gone");
+                        }
+                    }
+                    Some(Message::Astray { there }) => self.handle_astray(there),
                     Some(Message::Stop(answer)) => {
                         let result = self.cut().await;
                         if answer.send(result).is_err() {
@@ -182,11 +219,13 @@ impl Board {
 
     /// When something happens by itself.
     fn due(&self) -> Option<Instant> {
-        match &self.power {
+        let own = match &self.power {
             Power::Waking { arrives, .. } => Some(*arrives),
             Power::Rom { rom, leaves, .. } if !rom.is_engaged() => Some(*leaves),
             Power::Off | Power::Rom { .. } | Power::Dark | Power::Running(_) => None,
-        }
+        };
+        let foreign = self.foreign.as_ref().and_then(|foreign| foreign.leaves);
+        own.into_iter().chain(foreign).min()
     }
 
     /// Waits for a machine to reset itself, where there is one.
@@ -208,50 +247,62 @@ impl Board {
         self.parts
             .console
             .note("the machine has reset itself: the boot ROM runs again");
-        if let Power::Running(machine) = &mut self.power
-            && let Err(error) = machine.end(self.parts.timing.end_limit).await
-        {
-            tracing::warn!(board = self.parts.name, %error, "what is left of a machine");
-        }
-        self.power = self.waking();
-    }
-
-    /// The chip is about to run its boot ROM.
-    fn waking(&self) -> Power {
-        let now = Instant::now();
-        let Timing {
-            rom_delay,
-            rom_window,
-            ..
-        } = self.parts.timing;
-        Power::Waking {
-            arrives: now + rom_delay,
-            leaves: now + rom_window,
-        }
+        self.reboot().await;
     }
 
     fn handle_due(&mut self) {
+        let now = Instant::now();
+        if self
+            .foreign
+            .as_ref()
+            .is_some_and(|foreign| foreign.leaves.is_some_and(|leaves| leaves <= now))
+        {
+            self.on_port(|board| board.foreign = None);
+        }
         match &self.power {
-            Power::Waking { leaves, .. } => {
+            Power::Waking { arrives, leaves } if *arrives <= now => {
                 let leaves = *leaves;
-                let asic_id = general_purpose_4430();
-                self.arrivals += 1;
-                let device = Device {
-                    vendor: USB_VENDOR,
-                    product: asic_id.chip.usb_product(),
-                    interface_class: USB_INTERFACE_CLASS,
-                    arrival: self.arrivals,
-                };
-                let rom = Rom::new(asic_id, self.parts.kind.manifest());
-                self.power = Power::Rom {
-                    device,
-                    rom,
-                    leaves,
-                };
-                self.tell_presence();
+                self.appear(leaves);
             }
-            Power::Rom { rom, .. } if !rom.is_engaged() => self.leave_port(Power::Dark),
-            Power::Off | Power::Rom { .. } | Power::Dark | Power::Running(_) => {}
+            Power::Rom { rom, leaves, .. } if !rom.is_engaged() && *leaves <= now => {
+                self.on_port(|board| board.power = Power::Dark);
+            }
+            Power::Off
+            | Power::Waking { .. }
+            | Power::Rom { .. }
+            | Power::Dark
+            | Power::Running(_) => {}
+        }
+    }
+
+    /// The boot ROM runs and shows on the port.
+    fn appear(&mut self, leaves: Instant) {
+        if self.goes_astray() {
+            self.power = Power::Dark;
+            return;
+        }
+        let asic_id = chip(self.fault.as_ref());
+        let device = self.new_device(asic_id.chip);
+        let faults = misbehave::of_rom(self.fault.as_ref());
+        let rom = Rom::faulty(asic_id, self.parts.kind.manifest(), faults);
+        self.on_port(|board| {
+            board.foreign = None;
+            board.power = Power::Rom {
+                device,
+                rom,
+                leaves,
+            };
+        });
+    }
+
+    /// A boot ROM that has just come to the port.
+    fn new_device(&mut self, chip: Chip) -> Device {
+        self.arrivals += 1;
+        Device {
+            vendor: USB_VENDOR,
+            product: chip.usb_product(),
+            interface_class: USB_INTERFACE_CLASS,
+            arrival: self.arrivals,
         }
     }
 
@@ -281,7 +332,11 @@ impl Board {
             }
             tracing::info!(board = self.parts.name, "power off, the machine is gone");
         }
-        self.leave_port(Power::Off);
+        self.recall();
+        self.on_port(|board| {
+            board.foreign = board.still_on_port();
+            board.power = Power::Off;
+        });
         Ok(())
     }
 
@@ -312,6 +367,10 @@ impl Board {
                     Written::Taken => self.tell(FromTwin::Written { seq }),
                     Written::Stalled => self.tell(stalled(seq)),
                     Written::Ignored => {}
+                    Written::Died => {
+                        self.tell(FromTwin::Written { seq });
+                        self.on_port(|board| board.power = Power::Dark);
+                    }
                     Written::Started(image) => {
                         self.tell(FromTwin::Written { seq });
                         self.start(image);
@@ -380,7 +439,10 @@ impl Board {
             sha256 = %Sha256::of(&image),
             "a boot image has arrived"
         );
-        self.leave_port(Power::Dark);
+        self.on_port(|board| board.power = Power::Dark);
+        let Some(image) = self.spoiled(image) else {
+            return;
+        };
         match Machine::start(
             &self.parts.kind,
             image,
@@ -400,25 +462,28 @@ impl Board {
         }
     }
 
-    /// Moves on to a state in which nothing is on the port.
-    fn leave_port(&mut self, next: Power) {
-        let was_there = self.device().is_some();
-        self.power = next;
-        if was_there {
-            for read in std::mem::take(&mut self.reads) {
-                self.tell(FromTwin::Refused {
-                    seq: read.seq,
-                    why: Refused::Gone,
-                });
-            }
-            self.tell_presence();
+    /// Changes something that may change what is on the port; the driver is told where it does.
+    fn on_port(&mut self, change: impl FnOnce(&mut Self)) {
+        let before = self.device();
+        change(self);
+        if self.device() == before {
+            return;
         }
+        for read in std::mem::take(&mut self.reads) {
+            self.tell(FromTwin::Refused {
+                seq: read.seq,
+                why: Refused::Gone,
+            });
+        }
+        self.tell_presence();
     }
 
     fn device(&self) -> Option<Device> {
         match &self.power {
             Power::Rom { device, .. } => Some(*device),
-            Power::Off | Power::Waking { .. } | Power::Dark | Power::Running(_) => None,
+            Power::Off | Power::Waking { .. } | Power::Dark | Power::Running(_) => {
+                self.foreign.as_ref().map(|foreign| foreign.device)
+            }
         }
     }
 
@@ -452,18 +517,5 @@ async fn sleep_until(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
-    }
-}
-
-/// What a general-purpose OMAP4430 says: no public id, no key, and so no board of its own.
-fn general_purpose_4430() -> AsicId {
-    AsicId {
-        chip: Chip::Omap4430,
-        ch: 7,
-        rom_version: 4,
-        block_13: [1, 0],
-        public_id: [0; 20],
-        mpk_hash: [0; 32],
-        crcs: [0xf0d7_5e1b, 0],
     }
 }

@@ -5,6 +5,7 @@
 //! ```text
 //! STATE/twin.lock                         held while a twin runs
 //! STATE/boards/panda01/{power,pipe,console}.sock
+//! STATE/boards/panda01/fault.sock         orders to do something wrong
 //! STATE/boards/panda01/scratch/           the scratch disk: kept across boots, byte for byte
 //! STATE/boards/panda01/scratch.img        the same of a board that is QEMU
 //! STATE/boards/panda01/ram/               the board's RAM: there while it runs
@@ -18,6 +19,7 @@
 //! - [`board`]: power, port and machine of one board
 //! - [`machine`]: what is started from the boot image that arrived
 //! - [`console`], [`sockets`]: the way out
+//! - [`faults`]: what a board does wrong when that is ordered
 //! - [`usbredir`]: the boards' ports for the USB of a guest
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -36,7 +38,7 @@ pub mod rom;
 pub mod sockets;
 pub mod usbredir;
 
-use board::{Board, Message, Parts, Timing};
+use board::{Board, Message, Neighbours, Parts, Timing};
 use console::Console;
 use machine::{Kind, MachineError, Place};
 use sockets::{SocketError, SocketPaths, Sockets};
@@ -93,7 +95,8 @@ impl Twin {
         let state = fs::canonicalize(&settings.state).map_err(io_error(&settings.state))?;
         let lock = lock(&state)?;
         let first_arrival = first_arrival();
-        let mut boards = Vec::new();
+        let mut boards: Vec<Running> = Vec::new();
+        let neighbours = Neighbours::default();
         for number in 1..=settings.boards {
             let kind = settings.machine.of_board(usize::from(number - 1));
             let name = format!("{}{number:02}", settings.prefix);
@@ -114,6 +117,7 @@ impl Twin {
                 kind,
                 timing: settings.timing,
                 first_arrival,
+                neighbours: neighbours.clone(),
             };
             tokio::spawn(Board::new(parts).run(to_board));
             boards.push(Running {
@@ -123,6 +127,7 @@ impl Twin {
                 messages,
             });
         }
+        neighbours.are(boards.iter().map(|board| (&board.name, &board.messages)));
         Ok(Self {
             boards,
             hub: None,

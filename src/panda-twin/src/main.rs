@@ -1,6 +1,9 @@
 //! `panda-twin`: runs virtual boards until it is told to stop. Prints one JSON line for each board when all are
 //! ready; logs go to standard error. Ctrl-C and SIGTERM cut the boards' power and remove what was made; a
-//! hang-up is ignored, so that the boards outlive whoever started them.
+//! hang-up is ignored, so that the boards outlive whoever started them. `panda-twin fault` has a board of one that
+//! runs do something wrong.
+
+mod order;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -19,7 +22,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Virtual PandaBoards, each with a socket for its supply, its USB port and its console.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(
+    version,
+    after_help = "panda-twin fault --help: have a board do something wrong"
+)]
 struct Arguments {
     /// Directory for sockets, scratch disks and the boards' RAM; made when it is not there.
     #[arg(long, value_name = "DIR")]
@@ -95,13 +101,21 @@ struct Ready<'a> {
     power: &'a std::path::Path,
     pipe: &'a std::path::Path,
     console: &'a std::path::Path,
+    fault: &'a std::path::Path,
     #[serde(skip_serializing_if = "Option::is_none")]
     usbredir: Option<&'a std::path::Path>,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let ended = run(Arguments::parse()).await;
+    let mut words = std::env::args_os();
+    let program = words.next();
+    let ended = match words.next() {
+        Some(word) if word == "fault" => order::run(&order::Arguments::parse_from(
+            program.into_iter().chain(words),
+        )),
+        _ => run(Arguments::parse()).await,
+    };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -162,6 +176,7 @@ fn announce(twin: &Twin) -> anyhow::Result<()> {
             power: &paths.power,
             pipe: &paths.pipe,
             console: &paths.console,
+            fault: &paths.fault,
             usbredir,
         };
         serde_json::to_writer(&mut out, &ready).context("cannot say that the boards are ready")?;

@@ -39,11 +39,36 @@ use panda_protocol::omap4::rom;
 pub struct Rom {
     state: State,
     machine: Machine,
+    faults: Faults,
+    /// Bytes that have crossed the pipe, both ways.
+    crossed: u64,
+}
+
+/// What it does wrong, where that is ordered.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Faults {
+    /// Its ASIC ID is none.
+    pub wrong_id: bool,
+    /// The most bytes of a read.
+    pub short_reads: Option<usize>,
+    /// What it does when this many bytes have crossed the pipe.
+    pub breaks: Option<(u64, Break)>,
+    /// The second stage leaves the port as soon as it is started.
+    pub second_stage_dies: bool,
+}
+
+/// How a pipe breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Break {
+    /// The endpoint stalls.
+    Stalls,
+    /// It stops answering.
+    Hangs,
 }
 
 #[derive(Debug)]
 enum State {
-    AwaitAsk(AsicId),
+    AwaitAsk(Vec<u8>),
     SendId { left: Vec<u8> },
     AwaitBoot,
     AwaitSize,
@@ -63,6 +88,8 @@ pub enum Written {
     Taken,
     /// The board took it: it was the last of this boot image, which is started now.
     Started(Vec<u8>),
+    /// The board took it, and has left the port for good.
+    Died,
     /// The endpoint stalled.
     Stalled,
     /// The board does not take it, ever.
@@ -84,9 +111,23 @@ impl Rom {
     /// A ROM that answers with this ASIC ID; aboot takes what `machine` can start.
     #[must_use]
     pub fn new(asic_id: AsicId, machine: Machine) -> Self {
+        Self::faulty(asic_id, machine, Faults::default())
+    }
+
+    /// The same, with something wrong.
+    #[must_use]
+    pub fn faulty(asic_id: AsicId, machine: Machine, faults: Faults) -> Self {
+        let mut id = asic_id.encode().to_vec();
+        if faults.wrong_id
+            && let Some(kind) = id.get_mut(1)
+        {
+            *kind = 0xff;
+        }
         Self {
-            state: State::AwaitAsk(asic_id),
+            state: State::AwaitAsk(id),
             machine,
+            faults,
+            crossed: 0,
         }
     }
 
@@ -98,11 +139,15 @@ impl Rom {
 
     /// The host writes one transfer.
     pub fn write(&mut self, transfer: &[u8]) -> Written {
+        if let Some(broken) = self.cross(transfer.len()) {
+            return match broken {
+                Break::Stalls => Written::Stalled,
+                Break::Hangs => Written::Ignored,
+            };
+        }
         let (next, written) = match std::mem::replace(&mut self.state, State::Silent) {
             State::AwaitAsk(id) => match rom::parse_word(transfer) {
-                Some(rom::GET_ASIC_ID) => taken(State::SendId {
-                    left: id.encode().to_vec(),
-                }),
+                Some(rom::GET_ASIC_ID) => taken(State::SendId { left: id }),
                 _ => taken(State::Silent),
             },
             State::AwaitBoot => match rom::parse_word(transfer) {
@@ -116,6 +161,7 @@ impl Rom {
                 }
             }
             State::SecondStage { left } => match left.checked_sub(transfer.len()) {
+                Some(0) if self.faults.second_stage_dies => (State::Silent, Written::Died),
                 Some(0) => taken(State::Greet {
                     left: aboot::GREETING.to_le_bytes().to_vec(),
                 }),
@@ -161,6 +207,15 @@ impl Rom {
 
     /// The host reads one transfer of at most `max` bytes.
     pub fn read(&mut self, max: usize) -> Read {
+        let max = self.faults.short_reads.map_or(max, |most| most.min(max));
+        if let State::SendId { left } | State::Greet { left } = &self.state {
+            let bytes = left.len().min(max);
+            match self.cross(bytes) {
+                Some(Break::Stalls) => return Read::Stalled,
+                Some(Break::Hangs) => return Read::Pending,
+                None => {}
+            }
+        }
         let (data, next) = match &mut self.state {
             State::SendId { left } => (cut(left, max), left.is_empty().then_some(State::AwaitBoot)),
             State::Greet { left } => (
@@ -181,6 +236,24 @@ impl Rom {
             self.state = next;
         }
         Read::Data(data)
+    }
+}
+
+impl Rom {
+    /// So many bytes are about to cross the pipe: how it breaks at them, where it does.
+    fn cross(&mut self, bytes: usize) -> Option<Break> {
+        self.crossed = self
+            .crossed
+            .saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        let (at, broken) = self.faults.breaks?;
+        if self.crossed <= at {
+            return None;
+        }
+        self.state = match broken {
+            Break::Stalls => State::Stalled,
+            Break::Hangs => State::Silent,
+        };
+        Some(broken)
     }
 }
 
@@ -354,6 +427,57 @@ mod tests {
         }
         assert_eq!(bytes, id().encode());
         assert_eq!(rom.write(&BOOT), Written::Taken);
+    }
+
+    #[test]
+    fn it_breaks_at_exactly_the_byte_that_is_ordered_whichever_way_it_goes() {
+        let broken = |at, how| {
+            let breaks = Some((at, how));
+            let faults = Faults {
+                breaks,
+                ..Faults::default()
+            };
+            Rom::faulty(id(), Machine::Process, faults)
+        };
+        // The fourth byte of the first word is let through, a byte later is not.
+        let mut rom = broken(4, Break::Stalls);
+        assert_eq!(rom.write(&ASK), Written::Taken);
+        assert_eq!(rom.read(81), Read::Stalled);
+        assert_eq!(broken(3, Break::Stalls).write(&ASK), Written::Stalled);
+        let mut rom = broken(85, Break::Hangs);
+        assert_eq!(rom.write(&ASK), Written::Taken);
+        assert!(matches!(rom.read(81), Read::Data(bytes) if bytes.len() == 81));
+        assert_eq!(rom.write(&BOOT), Written::Ignored);
+        assert!(silent(rom));
+    }
+
+    #[test]
+    fn other_faults_do_what_they_are_called() {
+        let faulty = |faults| Rom::faulty(id(), Machine::Process, faults);
+        let mut rom = faulty(Faults {
+            wrong_id: true,
+            short_reads: Some(50),
+            ..Faults::default()
+        });
+        assert_eq!(rom.write(&ASK), Written::Taken);
+        let Read::Data(mut bytes) = rom.read(81) else {
+            panic!("no ASIC ID")
+        };
+        assert_eq!(bytes.len(), 50);
+        let Read::Data(rest) = rom.read(81) else {
+            panic!("no rest")
+        };
+        bytes.extend(rest);
+        assert!(AsicId::parse(&bytes).is_err());
+        let mut rom = faulty(Faults {
+            second_stage_dies: true,
+            ..Faults::default()
+        });
+        assert_eq!(rom.write(&ASK), Written::Taken);
+        assert!(matches!(rom.read(81), Read::Data(_)));
+        assert_eq!(rom.write(&BOOT), Written::Taken);
+        assert_eq!(rom.write(&hex!("02000000")), Written::Taken);
+        assert_eq!(rom.write(b"ab"), Written::Died);
     }
 
     proptest! {

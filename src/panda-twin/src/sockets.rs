@@ -1,4 +1,4 @@
-//! A board's three sockets: bound with mode 0600, served, and removed when dropped. What is said on them is
+//! A board's sockets: bound with mode 0600, served, and removed when dropped. What is said on them is
 //! in [`panda_board::twin::wire`].
 
 use std::fs::{self, Permissions};
@@ -11,12 +11,14 @@ use panda_board::twin::wire::{
     FrameReader, FromDriver, FromTwin, MAX_LINE, PowerAnswer, PowerOrder,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::board::{Driver, Message};
 use crate::console::Console;
+use crate::faults;
 
 /// Connections that one socket serves at once; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 32;
@@ -34,6 +36,8 @@ pub struct SocketPaths {
     pub pipe: PathBuf,
     /// Console: see [`TwinConsole`](panda_board::twin::TwinConsole).
     pub console: PathBuf,
+    /// Faults to order: see [`crate::faults`].
+    pub fault: PathBuf,
 }
 
 impl SocketPaths {
@@ -45,6 +49,7 @@ impl SocketPaths {
             power: path("power.sock"),
             pipe: path("pipe.sock"),
             console: path("console.sock"),
+            fault: path("fault.sock"),
         }
     }
 }
@@ -99,7 +104,12 @@ impl Sockets {
         };
         let pipe = bind(&sockets.paths.pipe)?;
         let reader = bind(&sockets.paths.console)?;
+        let faults = bind(&sockets.paths.fault)?;
         let (to, to_pipe, console) = (board.clone(), board.clone(), console.clone());
+        let to_faults = board.clone();
+        sockets.tasks.spawn(accept(faults, move |_, stream| {
+            serve_faults(stream, to_faults.clone())
+        }));
         sockets.tasks.spawn(accept(power, move |_, stream| {
             serve_power(stream, to.clone())
         }));
@@ -121,7 +131,13 @@ impl Sockets {
 
 impl Drop for Sockets {
     fn drop(&mut self) {
-        for path in [&self.paths.power, &self.paths.pipe, &self.paths.console] {
+        let SocketPaths {
+            power,
+            pipe,
+            console,
+            fault,
+        } = &self.paths;
+        for path in [power, pipe, console, fault] {
             remove(path);
         }
     }
@@ -187,30 +203,72 @@ where
 }
 
 async fn serve_power(stream: UnixStream, board: mpsc::Sender<Message>) {
-    let (reader, mut writer) = stream.into_split();
-    let mut reader = BufReader::new(reader);
-    loop {
-        let mut line = String::new();
-        match (&mut reader)
-            .take(MAX_LINE as u64)
-            .read_line(&mut line)
-            .await
-        {
-            Ok(bytes) if bytes > 0 => {}
-            _ => return,
-        }
-        let answer = match line.strip_suffix('\n').map(PowerOrder::parse) {
-            Some(Some(order)) => ask(&board, order).await,
-            Some(None) => PowerAnswer::Error("say on, off or read".to_owned()),
-            None => return,
+    let mut lines = Lines::new(stream, MAX_LINE);
+    while let Some(line) = lines.next().await {
+        let answer = match PowerOrder::parse(&line) {
+            Some(order) => ask(&board, order).await,
+            None => PowerAnswer::Error("say on, off or read".to_owned()),
         };
-        if writer
-            .write_all(format!("{}\n", answer.line()).as_bytes())
-            .await
-            .is_err()
-        {
-            return;
+        lines.say(&answer.line()).await;
+    }
+}
+
+async fn serve_faults(stream: UnixStream, board: mpsc::Sender<Message>) {
+    let mut lines = Lines::new(stream, faults::MAX_LINE);
+    while let Some(line) = lines.next().await {
+        let done = match line.parse::<faults::Order>() {
+            Ok(order) => order_fault(&board, order).await,
+            Err(error) => Err(error.to_string()),
+        };
+        let answer = done.map_or_else(|error| format!("error {error}"), |()| "ok".to_owned());
+        lines.say(&answer).await;
+    }
+}
+
+async fn order_fault(board: &mpsc::Sender<Message>, order: faults::Order) -> Result<(), String> {
+    let stopping = || "the twin is stopping".to_owned();
+    let (answer, answered) = oneshot::channel();
+    board
+        .send(Message::Fault { order, answer })
+        .await
+        .map_err(|_| stopping())?;
+    answered.await.map_err(|_| stopping())?
+}
+
+/// A connection on which each line is answered by one.
+struct Lines {
+    reader: BufReader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+    /// The most bytes of a line with its end.
+    max: usize,
+    gone: bool,
+}
+
+impl Lines {
+    fn new(stream: UnixStream, max: usize) -> Self {
+        let (reader, writer) = stream.into_split();
+        Self {
+            reader: BufReader::new(reader),
+            writer,
+            max,
+            gone: false,
         }
+    }
+
+    /// The next line without its end; none when the other side has gone, or says something else.
+    async fn next(&mut self) -> Option<String> {
+        if self.gone {
+            return None;
+        }
+        let mut line = String::new();
+        let mut bounded = (&mut self.reader).take(self.max as u64);
+        bounded.read_line(&mut line).await.ok()?;
+        line.strip_suffix('\n').map(str::to_owned)
+    }
+
+    async fn say(&mut self, line: &str) {
+        let line = format!("{line}\n");
+        self.gone = self.writer.write_all(line.as_bytes()).await.is_err();
     }
 }
 

@@ -70,6 +70,7 @@ fn ready(line: &str) -> (String, SocketPaths) {
             power: path("power"),
             pipe: path("pipe"),
             console: path("console"),
+            fault: path("fault"),
         },
     )
 }
@@ -81,7 +82,7 @@ async fn it_says_when_it_is_ready_and_leaves_nothing_when_told_to_stop() {
         let mut program = Program::start(state.path(), 2);
         assert_eq!(program.boards[1].0, "panda02");
         let paths = program.boards[0].1.clone();
-        for path in [&paths.power, &paths.pipe, &paths.console] {
+        for path in [&paths.power, &paths.pipe, &paths.console, &paths.fault] {
             assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         }
         let mut host = Host::new(&paths).await;
@@ -93,7 +94,7 @@ async fn it_says_when_it_is_ready_and_leaves_nothing_when_told_to_stop() {
         program.signal(signal);
         assert!(program.child.wait().unwrap().success());
         assert!(!is_held(&alive));
-        assert!(!paths.power.exists() && !host.dir.join("ram").exists());
+        assert!(!paths.power.exists() && !paths.fault.exists() && !host.dir.join("ram").exists());
     }
 }
 
