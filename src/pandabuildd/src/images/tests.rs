@@ -159,3 +159,47 @@ async fn a_part_that_has_grown_is_read_as_the_manifest_says() {
     );
     assert!(matches!(Image::load(&path), Err(ImageError::Size { .. })));
 }
+
+#[test]
+fn what_is_no_kernel_of_the_images_architecture_is_found_when_it_is_loaded() {
+    for (arch, kernel, expected) in [
+        ("amd64", kernel::example("amd64"), None),
+        (
+            "armhf",
+            kernel::example("amd64"),
+            Some("it is an x86 bzImage"),
+        ),
+        ("amd64", b"#!/bin/sh\n".to_vec(), Some("it is a script")),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let draft = draft::Draft::begin(&directory.path().join("image")).unwrap();
+        let file = |name: &str, bytes: &[u8]| {
+            let path = directory.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            path
+        };
+        fs::write(draft.path(qemu::ROOTFS), "a root file system").unwrap();
+        let parts = qemu::Parts {
+            kernel: file("vmlinuz", &kernel),
+            modules: Vec::new(),
+            agent: file("agent", b"an agent"),
+            name: "a test".to_owned(),
+        };
+        let settings = AgentToml {
+            arch: arch.to_owned(),
+            executor: None,
+            ..settings()
+        };
+        let loaded = qemu::finish(draft, &parts, &settings);
+        match expected {
+            None => drop(loaded.unwrap()),
+            Some(found) => {
+                let error = loaded.unwrap_err().to_string();
+                assert!(
+                    error.contains("/kernel: ") && error.contains(found),
+                    "{error}"
+                );
+            }
+        }
+    }
+}

@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, bail};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use panda_protocol::digest::Sha256;
 use serde::{Deserialize, Serialize};
 
 use super::parts::Recipe;
@@ -52,6 +53,8 @@ pub(crate) struct Kept {
     pub(crate) modules: Vec<PathBuf>,
     /// The root file system, a tar archive.
     pub(crate) root: PathBuf,
+    /// The sum of the list of their packages and versions.
+    pub(crate) packages: Sha256,
     /// When they were made, in seconds.
     pub(crate) made_unix: u64,
 }
@@ -181,6 +184,7 @@ impl Cache {
                 .map(|name| file(&format!("modules/{name}")))
                 .collect::<Option<_>>()?,
             root: file("root.tar")?,
+            packages: Sha256::of(&fs::read(place.join("packages")).ok()?),
             made_unix: description.made_unix,
         })
     }
@@ -258,7 +262,7 @@ mod tests {
         let work = cache.work().unwrap();
         let made = work.path().join("parts");
         fs::create_dir_all(made.join("modules")).unwrap();
-        for name in ["kernel", "root.tar", "modules/a.ko"] {
+        for name in ["kernel", "root.tar", "packages", "modules/a.ko"] {
             fs::write(made.join(name), name).unwrap();
         }
         let description = Description {

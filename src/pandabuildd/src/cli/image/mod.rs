@@ -164,9 +164,9 @@ pub(crate) async fn make(request: &Request, steps: &Steps) -> anyhow::Result<Ima
         None => parts::make(&cache, &recipe, steps).await?,
     };
     let made_from = format!(
-        "parts {}\nmade {}\nagent {}\nformat {}\n",
+        "parts {}\npackages {}\nagent {}\nformat {}\n",
         recipe.key(),
-        parts.made_unix,
+        parts.packages,
         agent.digest,
         parts::FORMAT
     );
