@@ -246,14 +246,6 @@ fn addresses(file: &File) -> Result<(), Problem> {
             ));
         }
         links.take(link.get_ref().to_string(), name, link.span(), "slot.link")?;
-        let Some(listen) = &slot.listen else {
-            if shared.is_none() {
-                return Err(Problem::at(
-                    slot.name.span(),
-                    "slot.listen",
-                    format!(
-                        "{name} cannot be reached: give it a `listen` of its own, or [front] one for all"
-                    ),
         if let Some(told) = &slot.link_listen
             && told.get_ref().port() == 0
         {
@@ -263,6 +255,14 @@ fn addresses(file: &File) -> Result<(), Problem> {
                 "port 0 is no port; expected the address and port that the board's agent listens on",
             ));
         }
+        let Some(listen) = &slot.listen else {
+            if shared.is_none() {
+                return Err(Problem::at(
+                    slot.name.span(),
+                    "slot.listen",
+                    format!(
+                        "{name} cannot be reached: give it a `listen` of its own, or [front] one for all"
+                    ),
                 ));
             }
             continue;
