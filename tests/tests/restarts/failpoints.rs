@@ -259,6 +259,7 @@ impl Stage {
             keeper, manager, ..
         } = self;
         manager.watch_deaths(keeper);
+        let deaths = keeper.deaths;
         let down = matches!(
             scenario,
             Scenario::Fails | Scenario::FirstStart | Scenario::LeftOvers
@@ -321,7 +322,14 @@ impl Stage {
                 keeper.tick()?;
                 if !ordered.status.success() {
                     // The daemon died under it. The manager counts that, and runs it again.
-                    run_ok(&mut keeper.rack.control(&[&order[..], &["60"]].concat())?)?;
+                    wait(|| {
+                        keeper.tick()?;
+                        let again = keeper
+                            .rack
+                            .control(&[&order[..], &["5"]].concat())?
+                            .output()?;
+                        Ok(again.status.success())
+                    })?;
                 }
                 wait(|| {
                     keeper.tick()?;
@@ -342,7 +350,6 @@ impl Stage {
                 reset(keeper)?;
                 let failed = armed.is_none();
                 wait(|| {
-                    let deaths = keeper.deaths;
                     keeper.tick()?;
                     Ok(if failed {
                         let passed = keeper.passed();
@@ -370,7 +377,8 @@ fn reset(keeper: &mut Keeper) -> Result<()> {
     wait(|| {
         keeper.ask(&["reset", "panda01", "--force", "--no-wait"])?;
         keeper.tick()?;
-        Ok(keeper.told()? != "BuilderStatus.BUILDING")
+        let told = keeper.told()?;
+        Ok(!told.is_empty() && told.iter().all(|told| told != "BuilderStatus.BUILDING"))
     })
 }
 

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
-use panda_tests::programs::{pandabuildd, run_ok};
+use panda_tests::programs::pandabuildd;
 use panda_tests::rack::{Rack, json_items};
 use panda_tests::source::executor;
 
@@ -183,27 +183,36 @@ impl Keeper {
         Ok(())
     }
 
-    /// What Launchpad is told of the first slot.
-    pub(crate) fn told(&mut self) -> Result<String> {
-        let slots = json_items(&run_ok(&mut self.rack.control(&["slots", "--json"])?)?)?;
-        Ok(slots[0]["told"].as_str().unwrap_or_default().to_owned())
+    /// What Launchpad is told of each slot; nothing where the daemon has just died.
+    pub(crate) fn told(&mut self) -> Result<Vec<String>> {
+        self.tick()?;
+        let output = self.rack.control(&["slots", "--json"])?.output()?;
+        if !output.status.success() {
+            return Ok(Vec::new());
+        }
+        let slots = json_items(&String::from_utf8(output.stdout)?)?;
+        let told = |slot: &serde_json::Value| slot["told"].as_str().unwrap_or_default().to_owned();
+        Ok(slots.iter().map(told).collect())
     }
 
     /// All boards are fresh; nothing is left over; no boot had two builds.
     pub(crate) fn check(&mut self) -> Result<()> {
         wait(|| {
-            self.tick()?;
-            let slots = json_items(&run_ok(&mut self.rack.control(&["slots", "--json"])?)?)?;
-            Ok(slots
-                .iter()
-                .all(|slot| slot["told"] == "BuilderStatus.IDLE"))
+            let told = self.told()?;
+            Ok(!told.is_empty() && told.iter().all(|told| told == "BuilderStatus.IDLE"))
         })
         .with_context(|| format!("not all are idle again\n{}", self.end_of_log()))?;
         let state = self.rack.state();
         wait(|| Ok(wrecks(&state)?.is_empty()))
             .with_context(|| format!("left over: {:?}", wrecks(&state)))?;
         for slot in self.rack.slots().to_vec() {
-            for boot in self.rack.boots(&slot.name)? {
+            let mut boots = None;
+            wait(|| {
+                self.tick()?;
+                boots = self.rack.boots(&slot.name).ok();
+                Ok(boots.is_some())
+            })?;
+            for boot in boots.unwrap_or_default() {
                 let attempts = boot["attempts"].as_array().map_or(0, Vec::len);
                 ensure!(attempts <= 1, "boot {} had {attempts} builds", boot["id"]);
             }

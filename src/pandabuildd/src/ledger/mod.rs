@@ -270,7 +270,7 @@ impl Ledger {
     /// # Errors
     /// The ledger cannot be read, or a record is damaged.
     pub async fn pins(&self) -> Result<Vec<(String, Sha1)>, LedgerError> {
-        self.read(|db| slots::pins(db)).await
+        self.read(slots::pins).await
     }
 
     /// Records that Launchpad is to be told when the slot is clean again; void once the slot has had an
