@@ -65,8 +65,9 @@ fn todays_manager_forgives_a_daemon_that_is_killed_again_and_again() -> Result<(
 #[test]
 fn todays_manager_forgives_boards_that_die() -> Result<()> {
     run(&Run {
-        trouble: Trouble::Deaths(8),
-        cycles: 16,
+        trouble: Trouble::Deaths(6),
+        cycles: 12,
+        scan: Duration::from_secs(1),
         ..usual(Mode::Plain)
     })
 }
