@@ -1,0 +1,569 @@
+//! The drills: a rack in which almost every board is broken or hostile, all at once, on one kernel's USB with one good
+//! board beside them. What becomes of each is told by the evidence that the rack can have of a cut.
+//!
+//! | column | power | grade |
+//! | --- | --- | --- |
+//! | hub port | the hub that the board's OTG is on | `readback` |
+//! | relay | a relay outside, read back; the hub's ports keep theirs | `readback` |
+//! | sense | the same relay, and an independent sense of the rail | `sensed` |
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::stat::Mode;
+use panda_protocol::omap4::asic_id::Chip;
+use panda_tests::rack::json_items;
+use serde_json::{Value, json};
+
+use crate::boards::Boards;
+use crate::device::{Face, Life, Script, Trick, id};
+use crate::guest::Guest;
+use crate::qmp::Qmp;
+use crate::rack::{self, Slot};
+use crate::switchboard::{Behind, Supply, Switchboard};
+
+/// How sure the rack can be of a cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Grade {
+    HubPort,
+    Relay,
+    Sense,
+}
+
+/// What must become of a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    /// Its boot fails at this step, every time.
+    Fails(&'static str),
+    /// Its boot fails at one of these steps, as its timing has it.
+    FailsAt(&'static [&'static str]),
+    /// It gets as far as a board without a machine can: it is given the image, and never proves its boot. Nothing
+    /// about the device's USB was refused.
+    Unproven,
+    /// The board is good.
+    Fresh,
+}
+
+struct Drill {
+    /// Its port.
+    port: &'static str,
+    what: &'static str,
+    behind: Behind,
+    /// The ASIC ID that its slot expects.
+    expects: Option<u8>,
+    /// By column: hub port, relay, sense.
+    expected: [Expected; 3],
+}
+
+/// A drill whose outcome does not depend on the grade.
+fn drill(port: &'static str, what: &'static str, script: Script, expected: Expected) -> Drill {
+    Drill {
+        port,
+        what,
+        behind: Behind::Device(script),
+        expects: None,
+        expected: [expected; 3],
+    }
+}
+
+fn good(port: &'static str, what: &'static str) -> Drill {
+    Drill {
+        port,
+        what,
+        behind: Behind::Board,
+        expects: None,
+        expected: [Expected::Fresh; 3],
+    }
+}
+
+/// The hub that loses its supply, and the good board on it.
+const LOST_HUB: &str = "3";
+
+fn drills() -> Vec<Drill> {
+    use Expected::{Fails, FailsAt, Unproven};
+    const STEPS: &[&str] = &["evidence", "rom", "asic id", "second stage", "boot image"];
+    let chip = Chip::Omap4430;
+    let rom = Script {
+        life: Life::Powered,
+        face: Face::Rom(chip),
+        id: id(chip, 0),
+        trick: Trick::None,
+    };
+    let with = |life, trick| Script {
+        life,
+        trick,
+        ..rom.clone()
+    };
+    let face = |face| Script {
+        face,
+        ..rom.clone()
+    };
+    let other_chip = Script {
+        face: Face::Rom(Chip::Omap4460),
+        id: id(Chip::Omap4460, 0),
+        ..rom.clone()
+    };
+    let swapped = |port, own: u8, expects: u8| Drill {
+        expects: Some(expects),
+        ..drill(
+            port,
+            "two boards swapped",
+            Script {
+                id: id(chip, own),
+                ..rom.clone()
+            },
+            Fails("asic id"),
+        )
+    };
+    let ms = Duration::from_millis;
+    vec![
+        good("1.1", "a good board beside them all"),
+        drill(
+            "1.2",
+            "stalls in the boot",
+            with(Life::Powered, Trick::Stall),
+            Fails("second stage"),
+        ),
+        drill(
+            "1.3",
+            "unplugged in the middle of a transfer",
+            with(Life::Powered, Trick::Leave(100_000)),
+            Fails("boot image"),
+        ),
+        drill(
+            "1.4",
+            "enumerates again and again",
+            with(Life::Cycle(ms(700), ms(400)), Trick::None),
+            FailsAt(STEPS),
+        ),
+        drill("1.5", "a wrong chip", other_chip, Fails("asic id")),
+        swapped("1.6", 0x11, 0x22),
+        swapped("1.7", 0x22, 0x11),
+        drill(
+            "2.1",
+            "strings of 255 bytes that are no text",
+            face(Face::HugeStrings),
+            Unproven,
+        ),
+        drill(
+            "2.2",
+            "255 configurations of 65,535 bytes",
+            face(Face::EndlessConfigurations),
+            FailsAt(&["rom"]),
+        ),
+        drill(
+            "2.3",
+            "interfaces that change at every look",
+            face(Face::ChangingInterfaces),
+            FailsAt(&["rom", "handshake"]),
+        ),
+        drill("2.4", "a keyboard", face(Face::Keyboard), Fails("rom")),
+        Drill {
+            // A host that cuts the port's own power makes anything leave: that it left shows nothing.
+            expected: [Unproven, Fails("evidence"), Fails("evidence")],
+            ..drill(
+                "2.5",
+                "a ROM that never left",
+                with(Life::Always, Trick::None),
+                Unproven,
+            )
+        },
+        drill(
+            "2.6",
+            "a ROM that leaves and returns as it likes",
+            with(Life::Cycle(ms(5_000), ms(5_000)), Trick::None),
+            FailsAt(&[
+                "evidence",
+                "rom",
+                "asic id",
+                "second stage",
+                "boot image",
+                "handshake",
+            ]),
+        ),
+        good("3.1", "a good board whose hub loses its supply"),
+    ]
+}
+
+/// Every drill slot must have failed so often.
+const FAILURES: usize = 2;
+/// And within this.
+const FAILURES_LIMIT: Duration = Duration::from_secs(150);
+
+#[test]
+#[ignore = "boots a kernel in QEMU and needs a package mirror: scripts/usb-truth-test"]
+fn what_broken_and_hostile_boards_do_over_usb_is_refused_or_survived() -> Result<()> {
+    let programs = rack::programs()?;
+    let mut columns = Vec::new();
+    for grade in [Grade::HubPort, Grade::Relay, Grade::Sense] {
+        match column(grade, &programs).with_context(|| format!("{grade:?}"))? {
+            Some(column) => columns.push(column),
+            None => return Ok(()),
+        }
+    }
+    println!(
+        "\n| drill | hub port (`readback`) | relay (`readback`) | relay and sense (`sensed`) |"
+    );
+    println!("| --- | --- | --- | --- |");
+    for (index, drill) in drills().iter().enumerate() {
+        let cells: Vec<&str> = columns
+            .iter()
+            .map(|column| column.cells[index].as_str())
+            .collect();
+        println!(
+            "| {} ({}) | {} |",
+            drill.what,
+            drill.port,
+            cells.join(" | ")
+        );
+    }
+    let wrong: Vec<&String> = columns.iter().flat_map(|column| &column.wrong).collect();
+    ensure!(wrong.is_empty(), "not as expected: {wrong:#?}");
+    Ok(())
+}
+
+/// What became of every drill at one grade.
+struct Column {
+    cells: Vec<String>,
+    wrong: Vec<String>,
+}
+
+fn column(grade: Grade, programs: &Path) -> Result<Option<Column>> {
+    println!("\n== {grade:?}");
+    let drills = drills();
+    let work = tempfile::TempDir::with_prefix_in("usb-", "/tmp")?;
+    let path = |name: &str| work.path().join(name);
+    rack::image(&path("image"), &programs.join("panda-agent"))?;
+    nix::unistd::mkfifo(&path("trace"), Mode::S_IRWXU)?;
+    let mut links = rack::free_ports(drills.len() + 1)?;
+    let depot = links.pop().context("ports")?;
+    let boards = Boards::start(
+        &programs.join("panda-twin"),
+        &path("twin"),
+        drills.len(),
+        &[],
+    )?;
+
+    let runtime = tokio::runtime::Runtime::new()?;
+    let supply = match grade {
+        Grade::HubPort => Supply::Hub,
+        Grade::Relay | Grade::Sense => Supply::Relays,
+    };
+    let ports: Vec<_> = drills
+        .iter()
+        .map(|drill| drill.port.to_owned())
+        .zip(boards.directories.clone())
+        .collect();
+    let switchboard = Switchboard::start(
+        runtime.handle(),
+        work.path(),
+        &ports,
+        supply,
+        &path("trace"),
+    )?;
+    for (index, drill) in drills.iter().enumerate() {
+        switchboard.put(index, drill.behind.clone())?;
+    }
+    let slots = slots(&drills, &links, grade, switchboard.relays());
+    let boot = match grade {
+        Grade::HubPort | Grade::Relay => "handshake_ms = 20000",
+        Grade::Sense => "handshake_ms = 20000\nrequire_cut = \"sensed\"",
+    };
+    std::fs::write(path("rack.toml"), rack::toml(&slots, depot, boot)?)?;
+    let mut options = switchboard.options();
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/usb");
+    for (option, value) in [
+        ("--limit", "600".into()),
+        ("--trace", path("trace")),
+        ("--qmp", path("qmp")),
+        ("--add", path("image")),
+        ("--add", path("rack.toml")),
+        ("--add", here.join("relay.sh")),
+        ("--add", programs.join("pandabuildd")),
+        ("--forward", format!("{depot}:{}", rack::DEPOT).into()),
+    ] {
+        options.extend([option.to_owned(), value.display().to_string()]);
+    }
+    let Some(mut guest) = Guest::start(&options)? else {
+        return Ok(None);
+    };
+    let result = run(&mut guest, &drills, grade, &switchboard, &path("qmp"));
+    if result.is_err() {
+        println!("{}", guest.run("tail -n 40 /tmp/log; dmesg | tail -n 20")?);
+    }
+    result.map(Some)
+}
+
+fn slots(drills: &[Drill], links: &[u16], grade: Grade, relays: u16) -> Vec<Slot> {
+    drills
+        .iter()
+        .zip(links)
+        .map(|(drill, &link)| {
+            let (hub, port) = drill.port.split_once('.').unwrap_or(("1", drill.port));
+            let relay = |state: &str| {
+                format!(
+                    "[\"/job/relay.sh\", \"{relays}\", \"{}\", \"{state}\"]",
+                    drill.port
+                )
+            };
+            let power = match grade {
+                Grade::HubPort => {
+                    format!("{{ driver = \"hub-port\", hub = \"1-{hub}\", port = {port} }}")
+                }
+                Grade::Relay | Grade::Sense => {
+                    format!(
+                        "{{ driver = \"command\", argv = {}, reads = true }}",
+                        relay("{state}")
+                    )
+                }
+            };
+            let mut more = String::new();
+            if grade == Grade::Sense {
+                more += &format!(
+                    "sense = {{ driver = \"command\", argv = {} }}\n",
+                    relay("sense")
+                );
+            }
+            more += "[slot.board]\nchip = \"omap4430\"\n";
+            if let Some(expects) = drill.expects {
+                more += &format!("public_id = \"{}\"\n", format!("{expects:02x}").repeat(20));
+            }
+            Slot {
+                name: name(drill),
+                port: format!("1-{}", drill.port),
+                power,
+                more,
+                link,
+            }
+        })
+        .collect()
+}
+
+fn name(drill: &Drill) -> String {
+    format!("slot-{}", drill.port.replace('.', "-"))
+}
+
+fn run(
+    guest: &mut Guest,
+    drills: &[Drill],
+    grade: Grade,
+    switchboard: &Switchboard,
+    qmp: &Path,
+) -> Result<Column> {
+    guest.run("RUST_LOG=info ./pandabuildd serve --config rack.toml >/tmp/log 2>&1 & sleep 2; ./pandabuildd slots --socket /tmp/state/control.sock >/dev/null || cat /tmp/log")?;
+    // All at once, until each has failed often enough and the good ones are proven.
+    let deadline = Instant::now() + FAILURES_LIMIT;
+    let (mut history, mut states);
+    loop {
+        history = boots(guest)?;
+        states = slots_now(guest)?;
+        let waiting: Vec<String> = drills
+            .iter()
+            .filter(|drill| !is_settled(drill, &history, &states))
+            .map(name)
+            .collect();
+        if waiting.is_empty() {
+            break;
+        }
+        if Instant::now() > deadline {
+            println!("still without a verdict: {waiting:?}");
+            break;
+        }
+        guest.run("sleep 2")?;
+    }
+    println!("{:.0} s after the guest's start", guest.age().as_secs_f64());
+    let before = good_boot(drills, &history)?;
+
+    let lost = lose_hub(guest, drills, switchboard, qmp)?;
+    println!("{lost}");
+
+    // The good one has noticed nothing of it all.
+    let history = boots(guest)?;
+    let states = slots_now(guest)?;
+    ensure!(
+        good_boot(drills, &history)? == before && states[&name(&drills[0])] == "fresh",
+        "the good board was disturbed: {} {:?}",
+        states[&name(&drills[0])],
+        history[&name(&drills[0])]
+    );
+    // No keyboard got in, in whatever disguise.
+    let hid = guest.run("ls /sys/bus/hid/devices")?;
+    ensure!(hid.is_empty(), "a keyboard has a driver: {hid}");
+    let storage = guest.run("ls /sys/bus/usb/drivers/usb-storage | grep : || true")?;
+    ensure!(storage.is_empty(), "a disk has a driver: {storage}");
+
+    let mut column = Column {
+        cells: Vec::new(),
+        wrong: Vec::new(),
+    };
+    let place = match grade {
+        Grade::HubPort => 0,
+        Grade::Relay => 1,
+        Grade::Sense => 2,
+    };
+    for drill in drills {
+        let slot = name(drill);
+        let failures = failures(&history, &slot);
+        let cell = match failures.last() {
+            _ if drill.port.starts_with(LOST_HUB) => lost.clone(),
+            _ if states[&slot] == "fresh" => "booted, undisturbed".to_owned(),
+            Some((step, error)) => format!("{step}: {error}"),
+            None => format!("no verdict ({})", states[&slot]),
+        };
+        println!(
+            "{slot:10} {:8} {:3} failed boots  {cell}",
+            states[&slot],
+            failures.len()
+        );
+        if !is_as_expected(drill.expected[place], &failures, &states[&slot]) {
+            column
+                .wrong
+                .push(format!("{grade:?} {slot} ({}): {cell}", drill.what));
+        }
+        column.cells.push(cell);
+    }
+    Ok(column)
+}
+
+fn is_settled(
+    drill: &Drill,
+    history: &BTreeMap<String, Vec<Value>>,
+    states: &BTreeMap<String, String>,
+) -> bool {
+    let slot = name(drill);
+    match (&drill.behind, states.get(&slot)) {
+        (Behind::Board, state) => state.is_some_and(|state| state == "fresh"),
+        // A wrong chip is not tried again.
+        _ => {
+            let failures = failures(history, &slot);
+            failures.len() >= FAILURES || failures.iter().any(|(step, _)| step == "asic id")
+        }
+    }
+}
+
+fn is_as_expected(expected: Expected, failures: &[(String, String)], state: &str) -> bool {
+    let all = |steps: &[&str]| {
+        !failures.is_empty()
+            && failures
+                .iter()
+                .all(|(step, _)| steps.contains(&step.as_str()))
+    };
+    match expected {
+        Expected::Fails(step) => state != "fresh" && all(&[step]),
+        Expected::FailsAt(steps) => state != "fresh" && all(steps),
+        Expected::Unproven => state != "fresh" && all(&["handshake"]),
+        Expected::Fresh => state == "fresh",
+    }
+}
+
+/// Pulls the supply of a hub with a good board on it, and gives it back.
+fn lose_hub(
+    guest: &mut Guest,
+    drills: &[Drill],
+    switchboard: &Switchboard,
+    qmp: &Path,
+) -> Result<String> {
+    let (index, drill) = drills
+        .iter()
+        .enumerate()
+        .find(|(_, drill)| drill.port.starts_with(LOST_HUB))
+        .context("no drill on that hub")?;
+    let slot = name(drill);
+    let mut qmp = Qmp::connect(qmp)?;
+    qmp.ask("device_del", &json!({ "id": format!("hub{LOST_HUB}") }))?;
+    switchboard.starve(index)?;
+    let began = Instant::now();
+    let noticed = until(guest, &slot, |state| state != "fresh")?;
+    let noticed = format!(
+        "noticed after {:.0} s ({noticed})",
+        began.elapsed().as_secs_f64()
+    );
+    let hub = json!({ "driver": "usb-hub", "id": "again", "bus": "xhci.0", "port": LOST_HUB,
+                      "port-power": true });
+    qmp.ask("device_add", &hub)?;
+    let device = json!({ "driver": "usb-redir", "id": "board-again", "bus": "xhci.0",
+                         "port": drill.port, "chardev": format!("board{}", index + 1) });
+    qmp.ask("device_add", &device)?;
+    let began = Instant::now();
+    until(guest, &slot, |state| state == "fresh")?;
+    Ok(format!(
+        "{noticed}; proven again {:.0} s after the hub was back",
+        began.elapsed().as_secs_f64()
+    ))
+}
+
+/// Waits for a slot's state to be so.
+fn until(guest: &mut Guest, slot: &str, wanted: impl Fn(&str) -> bool) -> Result<String> {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        let states = slots_now(guest)?;
+        let state = states.get(slot).context("no such slot")?;
+        if wanted(state) {
+            return Ok(state.clone());
+        }
+        if Instant::now() > deadline {
+            bail!("{slot} is still {state}: {:?}", boots(guest)?[slot].last());
+        }
+        guest.run("sleep 1")?;
+    }
+}
+
+fn slots_now(guest: &mut Guest) -> Result<BTreeMap<String, String>> {
+    let written = guest.run("./pandabuildd slots --json --socket /tmp/state/control.sock")?;
+    json_items(&written)?
+        .iter()
+        .map(|slot| {
+            let text = |key: &str| {
+                slot[key]
+                    .as_str()
+                    .map(str::to_owned)
+                    .with_context(|| format!("{key} of {slot}"))
+            };
+            Ok((text("slot")?, text("state")?.to_lowercase()))
+        })
+        .collect()
+}
+
+/// The boots of each slot, the oldest first.
+fn boots(guest: &mut Guest) -> Result<BTreeMap<String, Vec<Value>>> {
+    let written =
+        guest.run("./pandabuildd boots --json --limit 200 --socket /tmp/state/control.sock")?;
+    let mut found: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for boot in json_items(&written)? {
+        let slot = boot["slot"].as_str().context("a boot's slot")?.to_owned();
+        found.entry(slot).or_default().push(boot);
+    }
+    for boots in found.values_mut() {
+        boots.sort_by_key(|boot| boot["boot"].as_u64());
+    }
+    Ok(found)
+}
+
+/// The step at which each failed boot of a slot failed, and why.
+fn failures(history: &BTreeMap<String, Vec<Value>>, slot: &str) -> Vec<(String, String)> {
+    let boots = history.get(slot).map_or(&[][..], Vec::as_slice);
+    boots
+        .iter()
+        .filter_map(|boot| {
+            boot["steps"]
+                .as_array()?
+                .iter()
+                .find(|step| !step["error"].is_null())
+        })
+        .map(|step| {
+            let text = |key: &str| step[key].as_str().unwrap_or_default().to_owned();
+            (text("name"), text("error"))
+        })
+        .collect()
+}
+
+/// How many boots the good board has had.
+fn good_boot(drills: &[Drill], history: &BTreeMap<String, Vec<Value>>) -> Result<usize> {
+    let good = name(drills.first().context("drills")?);
+    Ok(history
+        .get(&good)
+        .context("the good board has not booted")?
+        .len())
+}
