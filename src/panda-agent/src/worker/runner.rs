@@ -33,8 +33,8 @@ use super::plan::{MAX_VERDICT, Plan, Verdict};
 
 /// How long a build may take to die after it was told to, before it is killed from outside.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the probe of namespaces may take.
-const PROBE_LIMIT: Duration = Duration::from_secs(10);
+/// How long the probe of namespaces may take: a moment, and longer on a virtual board whose host is busy.
+const PROBE_LIMIT: Duration = Duration::from_secs(60);
 
 /// How builds are isolated on this machine.
 #[derive(Debug, Clone)]
