@@ -118,6 +118,26 @@ impl Chain {
         Ok(value)
     }
 
+    /// Records something that the board has told of itself: its words, cleaned.
+    pub(super) async fn told(
+        &self,
+        name: &str,
+        at_unix_ms: i64,
+        elapsed_ms: u64,
+        detail: &str,
+    ) -> Result<(), StepError> {
+        let step = Step {
+            name: panda_http::client::clean_text(name),
+            at_unix_ms,
+            elapsed_ms,
+            detail: panda_http::client::clean_text(detail),
+            grade: None,
+            error: None,
+        };
+        let recorded = self.bench.journal.record(self.boot, step).await;
+        recorded.map_err(StepError::Journal)
+    }
+
     /// Asks the power driver something, within its own limit.
     pub(super) async fn power<T>(
         &self,

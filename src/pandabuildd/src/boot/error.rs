@@ -187,6 +187,14 @@ pub enum StepError {
         /// What differs.
         what: &'static str,
     },
+    /// The board says why it will not come.
+    #[error("the board failed at its step \"{step}\": {reason}")]
+    Board {
+        /// The step's name on the board.
+        step: String,
+        /// Why, in the board's own words.
+        reason: String,
+    },
     /// The agent's worker is of another architecture.
     #[error(
         "the agent announces a worker for {found}, and the image's manifest says {expected}; the \

@@ -2,15 +2,18 @@
 //! what was sent over the pipe can hold. `proof`: the daemon connects to the agent's link in turn, where it
 //! must say the same, with a worker that is idle. A boot ROM that comes to the port meanwhile means that the
 //! board has restarted.
+//!
+//! The board tells its own steps with their times, and where it failed if it did. They are recorded before
+//! the handshake's own end as `agent: NAME`: its words, which nothing here is decided by.
 
 use std::time::Duration;
 
 use panda_protocol::digest::Sha256;
-use panda_protocol::link::Report;
+use panda_protocol::link::{BootStep, Report};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::boot_image::Started;
-use super::chain::Note;
+use super::chain::{Chain, Note};
 use super::error::{Failure, StepError, digest_or_none};
 use super::rom::wait_for_unawaited_rom;
 use super::settings::ms;
@@ -19,6 +22,9 @@ use crate::guest::Link;
 
 /// The pause between two attempts to reach a link that does not answer yet.
 const LINK_PAUSE: Duration = Duration::from_millis(250);
+
+/// The step that is recorded for a boot of an image that is insecure, in its own words.
+pub const INSECURE: &str = "agent: INSECURE";
 
 /// What is awaited of a boot.
 #[derive(Debug)]
@@ -68,12 +74,30 @@ pub(super) async fn shake(started: Started, awaited: Awaited) -> Result<Proof, F
         let report = tokio::select! {
             arrived = timeout_at(deadline, reports.arrived()) => match arrived {
                 Ok(Some(Arrived::Report(report))) => report,
+                Ok(Some(Arrived::Failed(failure))) => {
+                    tell_steps(&chain, &failure.steps).await?;
+                    let text = panda_http::client::clean_text;
+                    return Err(StepError::Board {
+                        step: text(&failure.step),
+                        reason: text(&failure.reason),
+                    });
+                }
                 Ok(Some(Arrived::Foreign(what))) => return Err(StepError::WrongReport { what }),
                 Ok(None) => return Err(StepError::Superseded),
                 Err(_) => return Err(StepError::NoReport { limit }),
             },
             () = wait_for_unawaited_rom(port.clone()) => return Err(StepError::Restarted),
         };
+        tell_steps(&chain, &report.steps).await?;
+        if !report.insecure.is_empty() {
+            let what = format!(
+                "the image is for demonstrations only: {}",
+                report.insecure.join(", ")
+            );
+            chain
+                .told(INSECURE, crate::clock::now_unix_ms(), 0, &what)
+                .await?;
+        }
         if report.arch != arch {
             return Err(StepError::WrongArch {
                 expected: arch,
@@ -122,4 +146,17 @@ pub(super) async fn shake(started: Started, awaited: Awaited) -> Result<Proof, F
     };
     chain.step("proof", limit, proof).await?;
     Ok(Proof { report })
+}
+
+/// Records the board's own steps. They end about now; when each began is reckoned back from there.
+async fn tell_steps(chain: &Chain, steps: &[BootStep]) -> Result<(), StepError> {
+    let whole: u64 = steps.iter().map(|step| step.elapsed_ms).sum();
+    let ms = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+    let mut at = crate::clock::now_unix_ms().saturating_sub(ms(whole));
+    for step in steps {
+        let name = format!("agent: {}", step.name);
+        chain.told(&name, at, step.elapsed_ms, &step.detail).await?;
+        at = at.saturating_add(ms(step.elapsed_ms));
+    }
+    Ok(())
 }

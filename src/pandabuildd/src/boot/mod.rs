@@ -37,7 +37,7 @@ pub use chain::{Bench, Chain, Journal, Sense};
 pub use cut::{Ordered, order};
 pub use error::{Failure, FailureCause, StepError};
 pub use evidence::Dark;
-pub use handshake::{Awaited, Proof};
+pub use handshake::{Awaited, INSECURE, Proof};
 pub use power_on::Powered;
 pub use rom::{Rom, wait_for_unawaited_rom};
 pub(crate) use rom::is_rom;

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::describe;
 use super::ppa::Rpc;
 use super::wire::{Answer, Ask, MAX_ASK, MAX_BOOTS, Question, Reply, ResetEnd, SlotInfo, VERSION};
+use crate::boot::INSECURE;
 use crate::console::Consoles;
 use crate::failpoint::{self, Point};
 use crate::ledger::Ledger;
@@ -224,7 +225,10 @@ impl Desk {
                     }
                     None => true,
                 };
-                let slots = self.slots.iter().map(|slot| self.describe(slot)).collect();
+                let mut slots: Vec<_> = self.slots.iter().map(|slot| self.describe(slot)).collect();
+                for slot in &mut slots {
+                    self.warn(slot).await;
+                }
                 Answer::Slots { slots, in_time }
             }
             Ask::Reset {
@@ -291,6 +295,18 @@ impl Desk {
             Err(error) => Answer::Refused {
                 reason: error.to_string(),
             },
+        }
+    }
+
+    /// A slot whose last boot was of an image for demonstrations is shown as what it is.
+    async fn warn(&self, slot: &mut SlotInfo) {
+        let last = self.ledger.boots(Some(&slot.slot), 1).await;
+        let insecure = last.iter().flatten().flat_map(|boot| &boot.steps);
+        if insecure.into_iter().any(|step| step.name == INSECURE) {
+            let what = "INSECURE IMAGE, for demonstrations only".to_owned();
+            let mut parts = vec![what, std::mem::take(&mut slot.detail)];
+            parts.retain(|part| !part.is_empty());
+            slot.detail = parts.join("; ");
         }
     }
 

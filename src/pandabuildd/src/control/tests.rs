@@ -22,12 +22,14 @@ use tokio_util::sync::CancellationToken;
 use super::client::{ControlError, ask};
 use super::wire::{Answer, Ask, ResetEnd};
 use super::*;
-use crate::ledger::Ledger;
+use crate::boot::INSECURE;
+use crate::ledger::{Ledger, Step};
 use crate::slot::{self, SlotHandle};
 use crate::testing::{Asked, ScriptedHands};
 
 struct Daemon {
     _state: tempfile::TempDir,
+    ledger: Ledger,
     socket: PathBuf,
     hands: Arc<ScriptedHands>,
     slot: SlotHandle,
@@ -60,13 +62,14 @@ async fn daemon_at(rpc: SocketAddr) -> Daemon {
             duty: None,
         }],
         consoles: Default::default(),
-        ledger,
+        ledger: ledger.clone(),
         dialect: Dialect::Current,
         virtualized: true,
     };
     drop(serve(bind(&socket).unwrap(), desk, stop.clone()));
     Daemon {
         _state: state,
+        ledger,
         socket,
         hands,
         slot,
@@ -346,6 +349,35 @@ async fn names_that_are_nobodys_are_refused_in_one_short_line() {
         let reason = refused(ask(&daemon.socket, ppa_reset(name, None), Duration::ZERO).await);
         assert!(reason.contains("no slot"), "{reason}");
         assert!(reason.len() < 300 && !reason.contains('\n'), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn a_slot_that_booted_an_insecure_image_is_shown_as_such_until_its_next_boot() {
+    let daemon = daemon().await;
+    let step = |name: &str| Step {
+        name: name.into(),
+        at_unix_ms: 0,
+        elapsed_ms: 0,
+        detail: String::new(),
+        grade: None,
+        error: None,
+    };
+    for (boot, name, shown) in [(1, INSECURE, true), (2, "handshake", false)] {
+        let secrets = crate::guest::tests::secrets();
+        daemon
+            .ledger
+            .begin_boot("panda01", boot, secrets)
+            .await
+            .unwrap();
+        daemon
+            .ledger
+            .record_step("panda01", boot, step(name))
+            .await
+            .unwrap();
+        let (info, _) = slots(&daemon.socket, None).await;
+        let warned = info.detail.starts_with("INSECURE IMAGE");
+        assert_eq!(warned, shown, "{}", info.detail);
     }
 }
 

@@ -5,6 +5,8 @@
 //! | request | answer |
 //! | --- | --- |
 //! | `POST /report` | 204, and the report goes to the boot step that waits for it; 403 when it names another boot |
+//! | `POST /failure` | 204, and that step fails with what the board says of its own; 403 as above |
+//! | `GET /time` | this machine's clock |
 //! | `GET /input/<sha1>` | the input, when the slot's present build has it; else 404 |
 //! | `GET /rootfs` | the root file system of the image that the boot was given; 404 where it has none |
 
@@ -26,7 +28,9 @@ use panda_http::pinned::{self, PinnedError};
 use panda_http::ranges::file_response;
 use panda_http::{Body, Identity, Peer, ServedFile, ServerSettings, serve};
 use panda_protocol::digest::{Sha1, Sha256};
-use panda_protocol::link::{INPUT_PATH, MAX_REPORT, REPORT_PATH, ROOTFS_PATH, Report};
+use panda_protocol::link::{
+    FAILURE_PATH, Failure, INPUT_PATH, MAX_REPORT, REPORT_PATH, ROOTFS_PATH, Report, TIME_PATH,
+};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -80,6 +84,8 @@ pub enum Arrived {
     Report(Report),
     /// A report of another boot or image, over this boot's certificate.
     Foreign(&'static str),
+    /// The board says that this boot has failed, and where.
+    Failed(Failure),
 }
 
 /// A boot's place at the depot.
@@ -220,6 +226,10 @@ impl Shared {
                 failpoint::after(Point::DepotReport);
                 answer
             }
+            (&Method::POST, FAILURE_PATH) => self.failure(request, certificate).await,
+            (&Method::GET, TIME_PATH) => {
+                text_response(StatusCode::OK, &crate::clock::now_unix_ms().to_string())
+            }
             (&Method::GET | &Method::HEAD, ROOTFS_PATH) => {
                 failpoint::before(Point::DepotRootfs);
                 let path = self
@@ -264,10 +274,42 @@ impl Shared {
             Ok(body) => body,
             Err(error) => return error.response(),
         };
-        let report = match Report::decode(&body) {
-            Ok(report) => report,
-            Err(error) => return text_response(StatusCode::BAD_REQUEST, &error.to_string()),
+        match Report::decode(&body) {
+            Ok(report) => self.arrived(certificate, |boot, image| {
+                match difference(&report, boot, image) {
+                    None => Arrived::Report(report),
+                    Some(what) => Arrived::Foreign(what),
+                }
+            }),
+            Err(error) => text_response(StatusCode::BAD_REQUEST, &error.to_string()),
+        }
+    }
+
+    async fn failure(&self, request: Request<Incoming>, certificate: &[u8]) -> Response<Body> {
+        let body = match read_body(request, MAX_REPORT, REPORT_LIMIT).await {
+            Ok(body) => body,
+            Err(error) => return error.response(),
         };
+        match Failure::decode(&body) {
+            Ok(failure) => self.arrived(certificate, |boot, image| {
+                if failure.boot != boot {
+                    Arrived::Foreign("boot")
+                } else if failure.image != image {
+                    Arrived::Foreign("image")
+                } else {
+                    Arrived::Failed(failure)
+                }
+            }),
+            Err(error) => text_response(StatusCode::BAD_REQUEST, &error.to_string()),
+        }
+    }
+
+    /// Hands what has come over a boot's certificate to whoever awaits it.
+    fn arrived(
+        &self,
+        certificate: &[u8],
+        judge: impl FnOnce(&str, Sha256) -> Arrived,
+    ) -> Response<Body> {
         let boots = self.boots();
         let Some(admitted) = boots
             .values()
@@ -276,15 +318,13 @@ impl Shared {
             drop(boots);
             return not_awaited();
         };
-        match difference(&report, &admitted.boot, admitted.image) {
-            None => {
-                admitted.reports.send_replace(Some(Arrived::Report(report)));
-                empty_response(StatusCode::NO_CONTENT)
-            }
-            Some(what) => {
-                admitted.reports.send_replace(Some(Arrived::Foreign(what)));
-                not_awaited()
-            }
+        let arrived = judge(&admitted.boot, admitted.image);
+        let ours = !matches!(arrived, Arrived::Foreign(_));
+        admitted.reports.send_replace(Some(arrived));
+        if ours {
+            empty_response(StatusCode::NO_CONTENT)
+        } else {
+            not_awaited()
         }
     }
 

@@ -8,7 +8,7 @@ use panda_protocol::digest::Sha256;
 use super::*;
 use crate::guest::tests::secrets;
 use crate::guest::toy;
-use crate::identity::KeyAndCertificate;
+use crate::identity::{KeyAndCertificate, new_boot_id};
 
 /// Inputs in memory.
 #[derive(Default)]
@@ -157,6 +157,61 @@ async fn a_report_of_another_boot_or_image_is_refused_and_told() {
         assert_eq!(status, 403);
         assert_eq!(awaiting.arrived().await, Some(Arrived::Foreign(what)));
     }
+}
+
+#[tokio::test]
+async fn a_boards_failure_reaches_the_boot_that_waits_and_another_boots_does_not() {
+    let place = place().await;
+    let secrets = secrets();
+    let mut awaiting = place.depot.admit("panda01", &secrets, None).unwrap();
+    let client = place.client(&secrets);
+    let failure = Failure {
+        boot: secrets.id.clone(),
+        image: secrets.image,
+        step: "rootfs".to_owned(),
+        reason: "another digest".to_owned(),
+        steps: Vec::new(),
+    };
+    for (wrong, what) in [
+        (
+            Failure {
+                boot: new_boot_id().unwrap(),
+                ..failure.clone()
+            },
+            "boot",
+        ),
+        (
+            Failure {
+                image: Sha256::of(b"another"),
+                ..failure.clone()
+            },
+            "image",
+        ),
+    ] {
+        let status = toy::post(&client, FAILURE_PATH, wrong.encode()).await;
+        assert_eq!(status.unwrap(), 403);
+        assert_eq!(awaiting.arrived().await, Some(Arrived::Foreign(what)));
+    }
+    let status = toy::post(&client, FAILURE_PATH, "{\"step\":7}".to_owned()).await;
+    assert_eq!(status.unwrap(), 400);
+    let status = toy::post(&client, FAILURE_PATH, failure.encode()).await;
+    assert_eq!(status.unwrap(), 204);
+    assert_eq!(awaiting.arrived().await, Some(Arrived::Failed(failure)));
+}
+
+#[tokio::test]
+async fn boards_are_told_the_time() {
+    let place = place().await;
+    let secrets = secrets();
+    place.depot.admit("panda01", &secrets, None).unwrap();
+    let before = crate::clock::now_unix_ms();
+    let (status, body) = get(&place.client(&secrets), TIME_PATH).await;
+    let told: i64 = String::from_utf8(body).unwrap().trim().parse().unwrap();
+    assert_eq!(status, 200);
+    assert!(
+        (before..=crate::clock::now_unix_ms()).contains(&told),
+        "{told}"
+    );
 }
 
 #[tokio::test]

@@ -24,7 +24,9 @@ use panda_protocol::launchpad::xml::Fault;
 use panda_protocol::launchpad::{
     BuildId, BuildStatus, Call, Dialect, FileName, Outcome, Status, StatusReport,
 };
-use panda_protocol::link::{BOOT_PATH, MAX_REPORT, REPORT_PATH, Report};
+use panda_protocol::link::{
+    BOOT_PATH, BootStep, FAILURE_PATH, Failure, MAX_REPORT, REPORT_PATH, Report,
+};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -39,6 +41,10 @@ pub(crate) struct Toy {
     pub(crate) calls: watch::Sender<Vec<String>>,
     /// The boot that it reports, where that is not its own.
     pub(crate) reports: Mutex<Option<String>>,
+    /// Its boot's own steps, and what is insecure about it.
+    pub(crate) told: Mutex<(Vec<BootStep>, Vec<String>)>,
+    /// The step that its boot fails at, and why.
+    pub(crate) fails: Mutex<Option<(String, String)>>,
     /// What `build` and `abort` make of the status.
     pub(crate) obeys: bool,
     /// Its log has one byte more each time that it is asked for.
@@ -56,6 +62,8 @@ impl Toy {
             files: Mutex::default(),
             calls: watch::Sender::new(Vec::new()),
             reports: Mutex::default(),
+            told: Mutex::default(),
+            fails: Mutex::default(),
             obeys: true,
             drips: false,
             silent: AtomicBool::new(false),
@@ -231,10 +239,27 @@ impl ToyAgent {
             .unwrap()
             .clone()
             .unwrap_or(boot.boot.clone());
-        let agent = Self::start(&boot.link.listen, &secrets, &master, toy).await;
+        let agent = Self::start(&boot.link.listen, &secrets, &master, toy.clone()).await;
         let depot = depot(&boot.link.depot, &secrets, &boot.link.master_certificate);
-        let report = report(&reports, boot.image).encode();
-        post_report(&depot, report).await.unwrap();
+        let (steps, insecure) = toy.told.lock().unwrap().clone();
+        let fails = toy.fails.lock().unwrap().clone();
+        if let Some((step, reason)) = fails {
+            let failure = Failure {
+                boot: reports,
+                image: boot.image,
+                step,
+                reason,
+                steps,
+            };
+            post(&depot, FAILURE_PATH, failure.encode()).await.unwrap();
+            return agent;
+        }
+        let report = Report {
+            steps,
+            insecure,
+            ..report(&reports, boot.image)
+        };
+        post_report(&depot, report.encode()).await.unwrap();
         agent
     }
 }
@@ -266,9 +291,17 @@ pub(crate) async fn post_report(
     depot: &Endpoint,
     report: String,
 ) -> Result<StatusCode, panda_http::ClientError> {
+    post(depot, REPORT_PATH, report).await
+}
+
+pub(crate) async fn post(
+    depot: &Endpoint,
+    path: &str,
+    json: String,
+) -> Result<StatusCode, panda_http::ClientError> {
     let limit = Duration::from_secs(10);
     let (status, _) = depot
-        .post(REPORT_PATH, "application/json", report, MAX_REPORT, limit)
+        .post(path, "application/json", json, MAX_REPORT, limit)
         .await?;
     Ok(status)
 }

@@ -14,6 +14,7 @@ use panda_protocol::boot_toml::{self, BootToml, Network};
 use panda_protocol::bootimg;
 use panda_protocol::digest::Sha1;
 use panda_protocol::launchpad::{BuildCall, BuildStatus, FileName, Outcome, Status, Sum};
+use panda_protocol::link::{BootStep, FIXED_DISK_KEY};
 use panda_protocol::manifest::Machine;
 use panda_slot::{Board, Build, Phase, Rejoin, Slot};
 use tempfile::TempDir;
@@ -323,6 +324,58 @@ async fn an_agent_for_another_architecture_fails_the_handshake() {
     rack.image = Arc::new(image(rack.state.path(), "armhf"));
     let mut daemon = rack.start().await;
     failed(
+#[tokio::test]
+async fn a_board_tells_its_own_steps_and_whether_its_image_is_insecure() {
+    let rack = rack();
+    let step = |name: &str, elapsed_ms| BootStep {
+        name: name.to_owned(),
+        elapsed_ms,
+        detail: format!("{name} done"),
+    };
+    *rack.toy.told.lock().unwrap() = (
+        vec![step("kernel", 7_700), step("modules", 300)],
+        vec![FIXED_DISK_KEY.to_owned()],
+    );
+    let mut daemon = rack.start().await;
+    assert_eq!(daemon.reset(1).await, Event::Proved { boot: 1 });
+    let boots = rack.ledger.boots(Some(SLOT), 1).await.unwrap();
+    let told: Vec<_> = boots[0]
+        .steps
+        .iter()
+        .filter(|step| step.name.starts_with("agent: "))
+        .map(|step| (&step.name[7..], step.elapsed_ms, step.detail.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("kernel", 7_700, "kernel done"),
+            ("modules", 300, "modules done"),
+            (
+                "INSECURE",
+                0,
+                "the image is for demonstrations only: fixed-disk-key"
+            ),
+        ]
+    );
+    let at = |name: &str| {
+        let step = boots[0].steps.iter().find(|step| step.name == name);
+        step.unwrap().at_unix_ms
+    };
+    assert_eq!(at("agent: modules") - at("agent: kernel"), 7_700);
+}
+
+#[tokio::test]
+async fn a_board_that_fails_names_its_step_at_once() {
+    let rack = rack();
+    *rack.toy.fails.lock().unwrap() =
+        Some(("rootfs".to_owned(), "it has another digest".to_owned()));
+    let mut daemon = rack.start().await;
+    failed(
+        daemon.reset(1).await,
+        "handshake: the board failed at its step \"rootfs\": it has another digest",
+    );
+}
+
         daemon.reset(1).await,
         "handshake: the agent announces a worker for amd64, and the image's manifest says armhf",
     );
