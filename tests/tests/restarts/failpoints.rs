@@ -132,6 +132,10 @@ fn play(scenarios: &[Scenario], most: usize) -> Result<()> {
     }
     // Several runs may share the work: each has its part.
     let (parts, part) = (number("PANDA_PARTS", 1)?.max(1), number("PANDA_PART", 0)?);
+    if parts > 1 {
+        // Each run has seen them in an order of its own.
+        passes.sort_by(|(one, _), (other, _)| one.cmp(other));
+    }
     passes = passes.into_iter().skip(part).step_by(parts).collect();
     let step = passes.len().div_ceil(most).max(1);
     println!("{} passes to die at", passes.len().div_ceil(step));
