@@ -38,11 +38,12 @@ ensure_chroot() {
     "$1/pandabuildd" chroot build --suite "$2" --arch "$3" --output "$CHROOT"
 }
 
-# start_rack BIN PORT: sets URL to the builder's.
+# start_rack BIN PORT [OPTION...]: sets URL to the builder's; the options are for `pandabuildd twin`.
 start_rack() {
-    local tries=600
+    local tries=600 bin=$1 port=$2
+    shift 2
     # In a session of its own: a Ctrl-C goes to what uses the rack first, which then leaves its builder clean.
-    setsid "$1/pandabuildd" twin --slots 1 --listen "127.0.0.1:$2" --state "$WORK/state" \
+    setsid "$bin/pandabuildd" twin --slots 1 --listen "127.0.0.1:$port" --state "$WORK/state" "$@" \
         >"$WORK/slots.json" 2>"$WORK/rack.log" &
     RACK=$!
     # It prints a JSON line for each slot once it listens.
@@ -52,12 +53,12 @@ start_rack() {
         [ $tries -gt 0 ] || die "the rack did not say within a minute where it listens; its last lines follow"
         sleep 0.1
     done
-    wait_fresh "$1"
+    wait_fresh "$bin"
 }
 
 # Waits until the rack's slot is on a proven boot that has run nothing.
 wait_fresh() {
-    "$1/pandabuildd" slots --socket "$WORK/state/control.sock" --wait fresh --timeout 120
+    "$1/pandabuildd" slots --socket "$WORK/state/control.sock" --wait fresh --timeout "${FRESH_SECONDS:-120}"
 }
 
 stop_rack() {
