@@ -7,6 +7,7 @@ HUB=/sys/bus/usb/devices/1-1/1-1:1.0
 PANDABUILDD=./pandabuildd
 
 main() {
+    until [ -e $HUB/1-1-port3/disable ]; do sleep 0.1; done
     for port in 1 2 3; do off "$port"; done
     step "usb list: a ROM, an empty port, one without power"
     on 1
@@ -27,10 +28,14 @@ main() {
     until [ -e /sys/bus/usb/devices/1-1.1/descriptors ]; do sleep 0.1; done
     chmod -R go-rwx /dev/bus/usb
     echo 'user:x:1000:1000::/:/bin/sh' >/etc/passwd
-    setuidgid user $PANDABUILDD usb list >shown 2>&1
-    cat shown
-    wants shown '1-1.1: boot ROM .*permission denied; be root, or put this line into /etc/udev/rules.d'
-    wants shown 'hub 1-1: .*power switching is not known: permission denied'
+    if su user -s /bin/sh -c true 2>/dev/null; then
+        su user -s /bin/sh -c "$PANDABUILDD usb list" >shown 2>&1
+        cat shown
+        wants shown '1-1.1: boot ROM .*permission denied; be root, or put this line into /etc/udev/rules.d'
+        wants shown 'hub 1-1: .*power switching is not known: permission denied'
+    else
+        echo "left out: this busybox cannot become another user"
+    fi
 
     step "boot: one board that gets power while it waits"
     files

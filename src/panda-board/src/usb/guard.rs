@@ -193,15 +193,17 @@ impl Guard {
                 continue;
             }
             if let Ok(Seen::Device(identity, _)) = self.sysfs.look(&port) {
-                self.deal_with(&port, identity);
-                seen.insert(name, identity);
+                if self.deal_with(&port, identity) {
+                    seen.insert(name, identity);
+                }
             }
         }
         self.state().done = seen;
         true
     }
 
-    fn deal_with(&self, port: &PortPath, identity: Identity) {
+    /// Whether it is dealt with; else it is tried again.
+    fn deal_with(&self, port: &PortPath, identity: Identity) -> bool {
         let name = port.to_string();
         let (guarded, awaited, new) = {
             let state = self.state();
@@ -212,21 +214,27 @@ impl Guard {
             )
         };
         let Ok(authorized) = self.sysfs.text(&name, AUTHORIZED) else {
-            return;
+            return false;
         };
         match (guarded, authorized.as_str()) {
-            (true, "0") => {}
+            (true, "0") => true,
             // It was there before the bus was told.
             (true, _) if !awaited => self.set(&name, "0", "a device on a slot's port"),
             (false, "0") if new => self.set(&name, "1", "a device beside the slots' ports"),
-            _ => {}
+            _ => true,
         }
     }
 
-    fn set(&self, device: &str, value: &str, what: &str) {
+    fn set(&self, device: &str, value: &str, what: &str) -> bool {
         match self.sysfs.write(device, AUTHORIZED, value) {
-            Ok(()) => tracing::info!(device, authorized = value, "{what}"),
-            Err(error) => tracing::warn!(device, authorized = value, %error, "{what}"),
+            Ok(()) => {
+                tracing::info!(device, authorized = value, "{what}");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(device, authorized = value, %error, "{what}");
+                false
+            }
         }
     }
 

@@ -90,7 +90,14 @@ pub(super) fn describe(
 ) -> io::Result<(Generation, Hub)> {
     let generation = generation(sysfs, hub)?;
     let request = hub_power::descriptor(generation);
-    let answer = requests.ask(hub, request, hub_power::DESCRIPTOR_BYTES)?;
+    let answer = requests.ask(hub, request, hub_power::DESCRIPTOR_BYTES);
+    let answer = answer.map_err(|error| match error.kind() {
+        // What lets a user talk to boot ROMs does not let him talk to hubs.
+        kind @ io::ErrorKind::PermissionDenied => {
+            io::Error::new(kind, "permission denied; only root may ask a hub")
+        }
+        _ => error,
+    })?;
     let hub = hub_power::parse_descriptor(&answer, generation).map_err(io::Error::other)?;
     Ok((generation, hub))
 }
