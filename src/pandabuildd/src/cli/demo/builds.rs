@@ -29,7 +29,7 @@ const MAX_LINE: u64 = 16 * 1024;
 pub(crate) struct Built {
     /// Where its results are.
     pub(crate) output: PathBuf,
-    /// How long it took.
+    /// How long it took, with the power cut and the boot that cleaned its Panda.
     pub(crate) took: Duration,
     /// What it says of marks.
     pub(crate) marks: Marks,
@@ -136,7 +136,10 @@ pub(crate) async fn run(
         );
     }
     let took = began.elapsed();
-    show.note(&format!("built in {:.0} s", took.as_secs_f64()))?;
+    show.note(&format!(
+        "built, and its Panda clean again by a power cut and a boot, after {:.0} s",
+        took.as_secs_f64()
+    ))?;
     Ok(Built {
         output: output.to_owned(),
         took,

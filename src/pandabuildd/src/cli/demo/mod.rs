@@ -191,11 +191,13 @@ async fn use_rack(
         let waited = Instant::now();
         rack.wait_fresh(stop).await?;
         let show = Show::new(role, number);
-        show.note(&format!(
-            "{} is on a fresh boot, {:.0} s later",
-            rack.slot,
-            waited.elapsed().as_secs_f64()
-        ))?;
+        if number == 1 {
+            show.note(&format!(
+                "{} has booted and proved itself in {:.0} s",
+                rack.slot,
+                waited.elapsed().as_secs_f64()
+            ))?;
+        }
         let output = work.join(format!("{}-results-{number}", role.name()));
         builds.push(builds::run(rack, inputs, &output, show, stop).await?);
     }

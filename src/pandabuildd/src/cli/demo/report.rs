@@ -20,7 +20,7 @@ pub(crate) fn tell(real: &Run, control: &Run) -> anyhow::Result<bool> {
     for (role, run) in [(Role::Real, real), (Role::Control, control)] {
         for (number, built) in (1..).zip(&run.builds) {
             say(&format!(
-                "{} {number}, built in {:.0} s:",
+                "{} {number}, after {:.0} s:",
                 role.name(),
                 built.took.as_secs_f64()
             ))?;

@@ -412,7 +412,7 @@ mod tests {
     fn another_architecture_suite_time_or_mirror_makes_other_parts() {
         let recipe = Recipe::for_test("amd64", "bookworm");
         let key = recipe.key();
-        assert_eq!(key, recipe.clone().key());
+        assert_eq!(key, Recipe::for_test("amd64", "bookworm").key());
         let mut others = vec![
             Recipe::for_test("armhf", "bookworm"),
             Recipe::for_test("amd64", "trixie"),
@@ -421,7 +421,7 @@ mod tests {
                 ..recipe.clone()
             },
         ];
-        let mut elsewhere = recipe.clone();
+        let mut elsewhere = recipe;
         elsewhere.tries[0].mirrors = vec!["http://other.example/debian".into()];
         others.push(elsewhere);
         for other in others {
