@@ -154,10 +154,8 @@ async fn type_keys(args: &Args, keys: Vec<u8>) -> anyhow::Result<()> {
 /// The last lines, to see where one is.
 fn tail(text: &str) -> &str {
     const LINES: usize = 15;
-    let ends = text.trim_end_matches('\n').rmatch_indices('\n');
-    ends.take(LINES)
-        .last()
-        .map_or(text, |(at, _)| &text[at + 1..])
+    let mut ends = text.trim_end_matches('\n').rmatch_indices('\n');
+    ends.nth(LINES - 1).map_or(text, |(at, _)| &text[at + 1..])
 }
 
 /// A terminal in raw mode, on which a log is shown as the console itself: without the times that lines begin with.
