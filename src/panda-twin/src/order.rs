@@ -18,7 +18,7 @@ const MAX_ANSWER: u64 = 4096;
 /// hang-at N, short-reads N, wrong-asic-id, other-chip, wrong-port BOARD, second-stage-dies, kernel-panics,
 /// agent-silent, old-certificate, stays-on-port. At once: reboot, rom.
 #[derive(Debug, Parser)]
-#[command(name = "panda-twin fault")]
+#[command(name = "panda-twin fault", bin_name = "panda-twin fault")]
 pub(crate) struct Arguments {
     /// The twin's state directory, or that of the `pandabuildd twin` that started it.
     #[arg(long, value_name = "DIR")]
