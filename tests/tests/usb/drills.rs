@@ -483,8 +483,16 @@ fn lose_hub(
     let hub = json!({ "driver": "usb-hub", "id": "again", "bus": "xhci.0", "port": LOST_HUB,
                       "port-power": true });
     qmp.ask("device_add", &hub)?;
+    // QEMU takes a device's socket away with it.
+    let socket = json!({ "type": "unix", "data": { "path": switchboard.socket(index)? } });
+    let data = json!({ "addr": socket, "server": false, "reconnect": 1 });
+    let backend = json!({ "type": "socket", "data": data });
+    qmp.ask(
+        "chardev-add",
+        &json!({ "id": "plug-again", "backend": backend }),
+    )?;
     let device = json!({ "driver": "usb-redir", "id": "board-again", "bus": "xhci.0",
-                         "port": drill.port, "chardev": format!("board{}", index + 1) });
+                         "port": drill.port, "chardev": "plug-again" });
     qmp.ask("device_add", &device)?;
     let began = Instant::now();
     until(guest, &slot, |state| state == "fresh")?;

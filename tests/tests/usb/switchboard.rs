@@ -125,6 +125,11 @@ impl Switchboard {
             .collect()
     }
 
+    /// The socket of a port, from 0.
+    pub(crate) fn socket(&self, port: usize) -> Result<&Path> {
+        Ok(&self.ports.get(port).context("no such port")?.socket)
+    }
+
     /// The TCP port of the host's loopback that takes the relays' orders.
     pub(crate) fn relays(&self) -> u16 {
         self.relays
