@@ -8,6 +8,8 @@ PANDABUILDD=./pandabuildd
 
 main() {
     until [ -e $HUB/1-1-port3/disable ]; do sleep 0.1; done
+    # The kernel gives a hub's ports power once more while it takes the hub on.
+    sleep 3
     for port in 1 2 3; do off "$port"; done
     step "usb list: a ROM, an empty port, one without power"
     on 1

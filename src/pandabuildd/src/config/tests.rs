@@ -557,20 +557,20 @@ fn what_only_one_slot_can_have_of_usb_is_refused_to_another() {
     for (two, says) in [
         (
             powered(USB_1, &hub_port("1-2", 2)),
-            "line 12: slot.pipe.port: 1-2.1: slot panda0 has it already",
+            "line 18: slot.pipe.port: 1-2.1: slot panda0 has it already",
         ),
         (
             powered(&USB_2.replace("1-2.2", "1-2.1.3"), &hub_port("1-3", 2)),
-            "line 12: slot.pipe.port: 1-2.1.3: slot panda0 is on 1-2.1, and no board is behind",
+            "line 18: slot.pipe.port: 1-2.1.3: slot panda0 is on 1-2.1, and no board is behind",
         ),
         (
             powered(USB_2, &hub_port("1-2", 1)),
-            "line 13: slot.power.port: 1-2.1: slot panda0 switches 1-2.1 already",
+            "line 19: slot.power.port: 1-2.1: slot panda0 switches 1-2.1 already",
         ),
         // The port that the whole hub is on.
         (
             powered(USB_2, &hub_port("usb1", 2)),
-            "line 13: slot.power.port: 1-2: slot panda0 switches 1-2.1 already",
+            "line 19: slot.power.port: 1-2: slot panda0 switches 1-2.1 already",
         ),
         (
             powered(USB_2, "power = []"),

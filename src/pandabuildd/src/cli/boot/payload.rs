@@ -20,13 +20,13 @@ pub(super) struct Files {
     #[arg(long, value_name = "FILE", required_unless_present = "raw")]
     pub(super) kernel: Option<PathBuf>,
     /// A device tree, to be appended to the kernel: omap4-panda.dtb, omap4-panda-es.dtb
-    #[arg(long, value_name = "FILE", requires = "kernel")]
+    #[arg(long, value_name = "FILE", conflicts_with = "raw")]
     pub(super) dtb: Option<PathBuf>,
     /// A ramdisk
-    #[arg(long, value_name = "FILE", requires = "kernel")]
+    #[arg(long, value_name = "FILE", conflicts_with = "raw")]
     pub(super) ramdisk: Option<PathBuf>,
     /// The kernel's command line, at most 511 bytes
-    #[arg(long, value_name = "TEXT", requires = "kernel")]
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
     pub(super) cmdline: Option<String>,
     /// In their place: any file, sent as it is; a boot image is booted, anything else is jumped to
     #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
