@@ -16,6 +16,7 @@ use panda_protocol::digest::Sha1;
 use panda_protocol::launchpad::{BuildCall, BuildStatus, FileName, Outcome, Status, Sum};
 use panda_protocol::link::{BootStep, FIXED_DISK_KEY};
 use panda_protocol::manifest::Machine;
+use panda_protocol::omap4::asic_id::Chip;
 use panda_slot::{Board, Build, Phase, Rejoin, Slot};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -33,6 +34,7 @@ use crate::identity::{self, KeyAndCertificate};
 use crate::images::{Image, process};
 use crate::ledger::{Grade, Ledger, NewAttempt};
 
+mod faults;
 mod twin;
 
 const SLOT: &str = "panda01";
@@ -158,7 +160,11 @@ impl Rack {
                 hostname: SLOT.to_owned(),
                 mac: None,
             },
-            expected: ExpectedBoard::default(),
+            // As every virtual board is.
+            expected: ExpectedBoard {
+                chip: Some(Chip::Omap4430),
+                ..ExpectedBoard::default()
+            },
             power,
             port,
             sense: None,
@@ -319,12 +325,6 @@ async fn an_agent_that_reports_another_boot_fails_the_handshake() {
 }
 
 #[tokio::test]
-async fn an_agent_for_another_architecture_fails_the_handshake() {
-    let mut rack = rack();
-    rack.image = Arc::new(image(rack.state.path(), "armhf"));
-    let mut daemon = rack.start().await;
-    failed(
-#[tokio::test]
 async fn a_board_tells_its_own_steps_and_whether_its_image_is_insecure() {
     let rack = rack();
     let step = |name: &str, elapsed_ms| BootStep {
@@ -376,6 +376,12 @@ async fn a_board_that_fails_names_its_step_at_once() {
     );
 }
 
+#[tokio::test]
+async fn an_agent_for_another_architecture_fails_the_handshake() {
+    let mut rack = rack();
+    rack.image = Arc::new(image(rack.state.path(), "armhf"));
+    let mut daemon = rack.start().await;
+    failed(
         daemon.reset(1).await,
         "handshake: the agent announces a worker for amd64, and the image's manifest says armhf",
     );

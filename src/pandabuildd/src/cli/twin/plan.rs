@@ -155,7 +155,7 @@ impl Plan {
         );
         for Slot { name, listen, link } in &self.slots {
             text += &format!(
-                "\n[[slot]]\nname = {}\nlisten = {}\nlink = {}\n{board}",
+                "\n[[slot]]\nname = {}\nlisten = {}\nlink = {}\nboard = {{ chip = \"omap4430\" }}\n{board}",
                 json!(name),
                 json!(listen.to_string()),
                 json!(link.to_string())
