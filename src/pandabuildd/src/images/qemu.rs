@@ -43,7 +43,7 @@ pub(crate) struct Parts {
 /// The kernel command line of a machine of `arch`: its console is the serial line, and a panic ends it, so that
 /// it is seen. A PC's kernel does not count its timer's ticks against its own loops: on a busy host an emulated
 /// processor fails that test, and the kernel panics. The last word says what the machine is.
-fn cmdline(arch: &str) -> String {
+pub(crate) fn cmdline(arch: &str) -> String {
     let machine = match arch {
         "amd64" | "i386" => "console=ttyS0 no_timer_check",
         _ => "console=ttyAMA0",
@@ -229,7 +229,12 @@ mod tests {
         );
         let manifest = image.manifest();
         assert_eq!(manifest.machine, Machine::Qemu);
-        assert!(manifest.cmdline.starts_with("console=ttyS0 panic=-1"));
+        assert!(
+            manifest.cmdline.starts_with("console=ttyS0 ")
+                && manifest
+                    .cmdline
+                    .ends_with(" panic=-1 quiet pandabuildd.machine=qemu")
+        );
         let again = made(directory.path(), "again");
         assert_eq!(again.id(), image.id(), "the same parts make the same image");
     }

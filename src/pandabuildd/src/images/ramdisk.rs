@@ -10,6 +10,7 @@
 
 use panda_protocol::agent_toml::{self, AgentToml};
 use panda_protocol::cpio::{ArchivePath, FileTooLarge, Writer};
+use panda_protocol::launchpad::FileName;
 
 use super::ImageError;
 
@@ -60,6 +61,9 @@ impl Ramdisk {
                 "it would hold more than {MAX_MODULES} modules"
             )));
         }
+        // One component: whatever stands before it, `..` and `/` must not make a path of it.
+        FileName::try_from(name.to_owned())
+            .map_err(|error| ImageError::Unmakeable(format!("the module {name:?}: {error}")))?;
         let place = format!("modules/{:03}-{name}", self.modules);
         self.modules += 1;
         self.file(&place, 0o644, bytes)

@@ -164,11 +164,12 @@ pub(crate) async fn make(request: &Request, steps: &Steps) -> anyhow::Result<Ima
         None => parts::make(&cache, &recipe, steps).await?,
     };
     let made_from = format!(
-        "parts {}\npackages {}\nagent {}\nformat {}\n",
+        "parts {}\npackages {}\nagent {}\nformat {}\ncmdline {}\n",
         recipe.key(),
         parts.packages,
         agent.digest,
-        parts::FORMAT
+        parts::FORMAT,
+        qemu::cmdline(&request.arch)
     );
     if let Some(image) = there_already(&request.output, &made_from) {
         return Ok(image);

@@ -99,7 +99,8 @@ impl Recipe {
     pub(crate) fn key(&self) -> String {
         let mirrors = self.tries.first().map(|attempt| &attempt.mirrors);
         let text = format!(
-            "{FORMAT} {:?} {:?} {mirrors:?} {:?} {KERNEL_PACKAGES}",
+            "{FORMAT} {:?} {:?} {:?} {mirrors:?} {:?} {KERNEL_PACKAGES}",
+            self.suite,
             self.arguments(),
             self.kernel_package,
             self.epoch
