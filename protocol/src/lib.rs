@@ -28,6 +28,6 @@ pub mod link;
 pub mod manifest;
 pub mod omap4;
 pub mod proxr;
-pub mod worker;
 pub mod usb_descriptors;
+pub mod worker;
 pub mod zimage;

@@ -192,10 +192,10 @@ impl Guard {
             if !buses.contains(&port.bus()) {
                 continue;
             }
-            if let Ok(Seen::Device(identity, _)) = self.sysfs.look(&port) {
-                if self.deal_with(&port, identity) {
-                    seen.insert(name, identity);
-                }
+            if let Ok(Seen::Device(identity, _)) = self.sysfs.look(&port)
+                && self.deal_with(&port, identity)
+            {
+                seen.insert(name, identity);
             }
         }
         self.state().done = seen;

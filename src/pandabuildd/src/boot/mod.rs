@@ -39,7 +39,7 @@ pub use error::{Failure, FailureCause, StepError};
 pub use evidence::Dark;
 pub use handshake::{Awaited, INSECURE, Proof};
 pub use power_on::Powered;
-pub use rom::{Rom, wait_for_unawaited_rom};
 pub(crate) use rom::is_rom;
+pub use rom::{Rom, wait_for_unawaited_rom};
 pub use second_stage::Ready;
 pub use settings::{BootSettings, ExpectedBoard, PublicId, UsbId};

@@ -18,9 +18,7 @@ use panda_protocol::launchpad::Dialect;
 use serde::Deserialize;
 use toml::Spanned;
 
-pub use self::driver::{
-    ConsoleSettings, PipeSettings, PowerSettings, SenseSettings, TwinSettings,
-};
+pub use self::driver::{ConsoleSettings, PipeSettings, PowerSettings, SenseSettings, TwinSettings};
 pub use self::error::ConfigError;
 use self::slot::FileSlot;
 pub use self::slot::{NetworkSettings, SlotSettings};
