@@ -175,6 +175,8 @@ struct Watched {
     presence: watch::Sender<Presence>,
     arrivals: u64,
     current: Option<Current>,
+    /// An arrival that was heard of and not looked at yet, so that its class is not known.
+    heard: Option<Device>,
     failures: u32,
 }
 
@@ -193,6 +195,7 @@ impl Watched {
             presence: watch::Sender::new(Presence::Unknown),
             arrivals: 0,
             current: None,
+            heard: None,
             failures: 0,
         }
     }
@@ -209,19 +212,28 @@ impl Watched {
                     devnum: change.devnum,
                     inode: None,
                 });
-                // Its class is known after the look that follows, if it is still there then.
-                self.presence.send_replace(Presence::Device(Device {
+                // Not shown before the look that follows: until then it has no class, and a boot ROM would be
+                // taken for something else.
+                self.heard = Some(Device {
                     vendor: change.vendor,
                     product: change.product,
                     interface_class: 0,
                     arrival: self.arrivals,
-                }));
+                });
             }
             (false, true) => {
+                self.show_heard();
                 self.current = None;
                 self.presence.send_replace(Presence::Empty);
             }
             (true, true) | (false, false) => {}
+        }
+    }
+
+    /// Shows an arrival that is gone already: it was there all the same.
+    fn show_heard(&mut self) {
+        if let Some(device) = self.heard.take() {
+            self.presence.send_replace(Presence::Device(device));
         }
     }
 
@@ -244,14 +256,17 @@ impl Watched {
     fn seen(&mut self, seen: Seen) {
         let presence = match seen {
             Seen::NoPort => {
+                self.show_heard();
                 self.current = None;
                 Presence::Unknown
             }
             Seen::Empty => {
+                self.show_heard();
                 self.current = None;
                 Presence::Empty
             }
             Seen::Device(identity, facts) => {
+                self.heard = None;
                 let same = self.current.is_some_and(|current| {
                     current.devnum == identity.devnum
                         && current.inode.is_none_or(|inode| inode == identity.inode)
@@ -393,6 +408,8 @@ mod tests {
         let (mut watched, presence) = watched(&machine);
         let devnum = machine.plug("1-2.3", &ROM);
         watched.changed(&change(devnum, true));
+        // Without its class it would be no boot ROM.
+        assert_eq!(*presence.borrow(), Presence::Empty);
         watched.look(&machine.sysfs());
         assert_eq!(*presence.borrow(), rom(1));
     }
