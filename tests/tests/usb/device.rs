@@ -300,7 +300,7 @@ impl Session {
             Trick::None | Trick::Stall | Trick::Leave(_) => {}
         }
         let status = match self.rom.write(data) {
-            Written::Taken | Written::Started(_) => Status::Done,
+            Written::Taken | Written::Started(_) | Written::Died => Status::Done,
             Written::Stalled => Status::Stalled,
             Written::Ignored => return Ok(()),
         };
