@@ -115,9 +115,10 @@ struct Pipe {
 
 impl Pipe {
     fn begin(&mut self, length: Option<u64>) {
-        if let Some(begun) = self.begun.take() {
-            // Who asked may have gone; then the next piece ends it.
-            drop(begun.send(length));
+        if let Some(begun) = self.begun.take()
+            && begun.send(length).is_err()
+        {
+            tracing::debug!("who asked has gone; the next piece ends the download");
         }
     }
 }

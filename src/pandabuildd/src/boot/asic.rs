@@ -123,6 +123,22 @@ impl FromStr for Told {
     }
 }
 
+impl Identified {
+    /// What the ROM said of its chip.
+    #[must_use]
+    pub fn asic_id(&self) -> &AsicId {
+        &self.id
+    }
+
+    /// Sends the image's second stage and waits for it to announce itself.
+    ///
+    /// # Errors
+    /// A transfer's, the image's, or an announcement that is none.
+    pub async fn second_stage(self, image: &Image) -> Result<Ready, Failure> {
+        super::second_stage::send(self, image).await
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,21 +158,5 @@ mod tests {
             Err(())
         );
         assert_eq!("".parse::<Told>(), Err(()));
-    }
-}
-
-impl Identified {
-    /// What the ROM said of its chip.
-    #[must_use]
-    pub fn asic_id(&self) -> &AsicId {
-        &self.id
-    }
-
-    /// Sends the image's second stage and waits for it to announce itself.
-    ///
-    /// # Errors
-    /// A transfer's, the image's, or an announcement that is none.
-    pub async fn second_stage(self, image: &Image) -> Result<Ready, Failure> {
-        super::second_stage::send(self, image).await
     }
 }

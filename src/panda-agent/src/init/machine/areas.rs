@@ -100,9 +100,9 @@ impl Area {
         for byte in key.iter() {
             write!(table, "{byte:02x}").unwrap_or_default();
         }
-        write!(
+        writeln!(
             table,
-            " 0 {disk} {start} 2 sector_size:4096 iv_large_sectors\n"
+            " 0 {disk} {start} 2 sector_size:4096 iv_large_sectors"
         )
         .unwrap_or_default();
         table
