@@ -1,7 +1,6 @@
 //! Boards over their usbredir sockets, with a guest of our own in QEMU's place: what a kernel's USB core would ask, byte
 //! for byte, and the boot that a host would do.
 #![expect(clippy::unwrap_used, reason = "a test's step fails by panicking")]
-#![expect(clippy::unwrap_used, reason = "a test's step fails by panicking")]
 
 mod support;
 
