@@ -46,7 +46,7 @@ pub struct SlotSettings {
     pub hosts: Vec<Spanned<String>>,
     /// An address of its own; calls there are for this slot whatever `Host` says.
     pub listen: Option<Spanned<SocketAddr>>,
-    /// Where its board's agent listens for the master.
+    /// Where the master reaches its board's agent.
     pub link: Spanned<SocketAddr>,
     /// Where the agent is told to listen, when that is another address: something between the two translates.
     pub link_listen: Option<Spanned<SocketAddr>>,
