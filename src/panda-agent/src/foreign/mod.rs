@@ -10,7 +10,7 @@
 //! ```
 //!
 //! - It knows no pinned certificates, so an `ensurepresent` from the depot is given the loopback's address of
-//!   the same file instead ([`inputs`]); every other argument passes untouched.
+//!   the same file instead (`inputs`); every other argument passes untouched.
 //! - It is there before the boot is reported: idle, of the image's architecture, with the build types that the
 //!   image names. What it announces beyond those is not announced.
 //! - When its program ends, the boot is lost: every answer is 410 from then on, and nothing starts it again. A

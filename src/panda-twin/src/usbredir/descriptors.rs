@@ -1,5 +1,5 @@
 //! The descriptors of what is on the port, as the boot ROM of an OMAP4 shows them: one configuration, one
-//! vendor-specific interface, a bulk endpoint each way. [`super::front`] answers a kernel's questions from them.
+//! vendor-specific interface, a bulk endpoint each way. `front` answers a kernel's questions from them.
 
 use bytes::Bytes;
 use panda_board::Device;

@@ -12,7 +12,7 @@
 //! # Layout
 //! - [`wire`]: the protocol
 //! - [`descriptors`]: what a kernel is told of the ROM
-//! - [`front`]: a board on such a socket
+//! - `front`: a board on such a socket
 //! - [`hub`]: the boards' power, as the guest switches it
 
 pub mod descriptors;

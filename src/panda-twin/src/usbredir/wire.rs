@@ -1,5 +1,5 @@
 //! The usbredir protocol, as far as a device at the end of a socket needs it: the *host* side, which has the device.
-//! The other end, QEMU's `usb-redir` device, is the *guest*. [`super::front`] speaks it for a board; the hostile
+//! The other end, QEMU's `usb-redir` device, is the *guest*. `front` speaks it for a board; the hostile
 //! devices of the drills speak it too.
 //!
 //! ```text
