@@ -114,7 +114,7 @@ fn nonsense_is_refused_by_its_name() -> Result<()> {
     for (arguments, expected) in [
         (["--mirror", "nonsense"], "--mirror nonsense"),
         (["--suite", "a b"], "--suite \"a b\""),
-        (["--arch", "--x"], "--arch"),
+        (["--arch", "a b"], "--arch \"a b\""),
     ] {
         let error = refused(
             image_build(&bin, cache.path())
