@@ -53,7 +53,7 @@ enum Said<T> {
 /// A manager of one builder.
 pub(crate) struct Manager {
     runtime: Runtime,
-    client: BuilderClient,
+    url: String,
     inputs: Inputs,
     count: usize,
     /// What is under way, for people; and what was when the daemon died last.
@@ -70,15 +70,9 @@ impl Manager {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let client = {
-            let _inside = runtime.enter();
-            let tls = pinned::public_client_config()?;
-            let endpoint = Endpoint::new(url, tls, EndpointSettings::default())?;
-            BuilderClient::new(endpoint, ClientLimits::default())
-        };
         Ok(Self {
             runtime,
-            client,
+            url: url.to_owned(),
             inputs: Inputs::serve()?,
             count: 0,
             phase: Cell::new("rest"),
@@ -134,8 +128,17 @@ impl Manager {
         }
     }
 
+    /// A client for one call: the manager makes a connection for each, and a daemon that ends closes those that
+    /// are kept idle.
+    fn client(&self) -> Result<BuilderClient> {
+        let _inside = self.runtime.enter();
+        let tls = pinned::public_client_config()?;
+        let endpoint = Endpoint::new(&self.url, tls, EndpointSettings::default())?;
+        Ok(BuilderClient::new(endpoint, ClientLimits::default()))
+    }
+
     fn status(&self, keeper: &mut Keeper) -> Result<Said<Status>> {
-        let client = self.client.clone();
+        let client = self.client()?;
         let said = self.ask(keeper, async move { client.status().await })?;
         Ok(match said {
             Said::Answer(report) => Said::Answer(report.status),
@@ -256,7 +259,7 @@ impl Manager {
                     username: String::new(),
                     password: String::new(),
                 };
-                let client = self.client.clone();
+                let client = self.client()?;
                 match self.ask(keeper, async move { client.ensure_present(ensure).await })? {
                     Said::Answer(presence) => ensure!(presence.present, "{}", presence.info),
                     Said::Fault(text) => bail!("ensurepresent: {text}"),
@@ -267,7 +270,7 @@ impl Manager {
                 }
             }
             self.set_phase("build");
-            let (client, call) = (self.client.clone(), job.call.clone());
+            let (client, call) = (self.client()?, job.call.clone());
             match self.ask(keeper, async move { client.build(call).await })? {
                 Said::Answer(BuildAnswer::Building) => begun = true,
                 Said::Answer(other) => bail!("build: {other:?}"),
@@ -323,7 +326,7 @@ impl Manager {
                 Said::Fault(text) => bail!("the build was lost: {text}"),
             }
             self.set_phase("abort");
-            let client = self.client.clone();
+            let client = self.client()?;
             match self.ask(keeper, async move { client.abort().await })? {
                 Said::Answer(()) => Ok(true),
                 Said::Fault(text) => bail!("abort: {text}"),
@@ -365,7 +368,7 @@ impl Manager {
     fn file(&self, keeper: &mut Keeper, name: &str) -> Result<Vec<u8>> {
         let mut had = None;
         wait(|| {
-            let (client, name) = (self.client.clone(), name.to_owned());
+            let (client, name) = (self.client()?, name.to_owned());
             let fetch = async move {
                 let mut pieces = client.file(&name, MAX_FILE).await?;
                 let mut bytes = Vec::new();
@@ -386,7 +389,7 @@ impl Manager {
     fn clean(&mut self, keeper: &mut Keeper, job: &Job) -> Result<()> {
         wait(|| {
             self.set_phase("clean");
-            let client = self.client.clone();
+            let client = self.client()?;
             match self.ask(keeper, async move { client.clean().await })? {
                 Said::Answer(()) => return Ok(true),
                 Said::Fault(_) | Said::Lost => {}
@@ -414,7 +417,7 @@ impl Manager {
                 username: String::new(),
                 password: String::new(),
             };
-            let client = self.client.clone();
+            let client = self.client()?;
             match self.ask(keeper, async move { client.ensure_present(ensure).await })? {
                 Said::Answer(presence) => {
                     ensure!(presence.present, "{}", presence.info);

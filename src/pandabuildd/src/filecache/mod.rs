@@ -178,6 +178,7 @@ impl Filecache {
             sha1,
         };
         let mut patience = Patience::new(&self.settings);
+        let mut earlier = None;
         loop {
             self.store.pin(slot, sha1);
             let error = match self.once(sha1, source, &patience).await {
@@ -203,8 +204,15 @@ impl Filecache {
             }
             match pause {
                 Some(pause) => sleep(pause).await,
-                None => return Err(error.told()),
+                // What went wrong before says more than that the time was up in the middle of the last try.
+                None => {
+                    return Err(match (error, earlier) {
+                        (StoreError::Waited(_), Some(earlier)) => earlier,
+                        (error, _) => error.told(),
+                    });
+                }
             }
+            earlier = Some(error.told());
         }
     }
 
