@@ -18,8 +18,13 @@ pub(crate) fn check(path: &Path, bytes: u64) -> anyhow::Result<()> {
     enough(
         path,
         bytes,
-        disk.blocks_available().saturating_mul(disk.fragment_size()),
+        wide(disk.blocks_available()).saturating_mul(wide(disk.fragment_size())),
     )
+}
+
+/// Whatever width this machine counts a file system's blocks in.
+fn wide(number: impl Into<u64>) -> u64 {
+    number.into()
 }
 
 fn enough(path: &Path, bytes: u64, free: u64) -> anyhow::Result<()> {
