@@ -102,6 +102,16 @@ impl Builder {
         }
     }
 
+    /// Waits until the worker's word about its proxy is there: it is asked after the log.
+    pub(crate) async fn proxied(&self) -> Result<()> {
+        let deadline = Instant::now() + LIMIT;
+        while self.client.proxy_info().await?.is_none() {
+            ensure!(Instant::now() < deadline, "{}: never a proxy", self.name);
+            sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
     /// Waits for IDLE.
     pub(crate) async fn idle(&self) -> Result<()> {
         self.until("idle", |report| {

@@ -204,6 +204,7 @@ fn words_of_a_running_build_are_passed_on_and_the_2011_dialect_has_no_place_for_
             let args = BTreeMap::from([("revocation_endpoint".to_owned(), Value::Nil)]);
             builder.dispatch(&input, "snap", args).await?;
             builder.logged("goes on\n").await?;
+            builder.proxied().await?;
             match dialect {
                 Dialect::Current => {
                     let expected = everything()?;
