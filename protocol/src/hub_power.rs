@@ -134,7 +134,8 @@ pub fn parse_descriptor(answer: &[u8], generation: Generation) -> Result<Hub, Hu
     let [length, kind, ports, low, _high, ..] = *answer else {
         return Err(HubError::Descriptor);
     };
-    if kind != wanted || usize::from(length) < 7 {
+    let length = usize::from(length);
+    if kind != wanted || length < 7 || answer.len() < length.min(DESCRIPTOR_BYTES) {
         return Err(HubError::Descriptor);
     }
     let switching = match low & 3 {
@@ -234,6 +235,8 @@ mod tests {
             &hex!("09 29 04 e1")[..],
             &hex!("09 2a 04 e1 00 32 64 00 ff"),
             &hex!("03 29 04 e1 00"),
+            // Cut short: a hub that went away meanwhile.
+            &hex!("09 29 04 e1 00"),
             &[],
         ] {
             assert_eq!(
