@@ -198,8 +198,16 @@ fn configure(rack: &mut Rack, run: &Run, service: &WebService) -> Result<Option<
     let mut text = written.replacen("[rack]\n", &settings, 1);
     if let Some(Network { master, boards, .. }) = run.network {
         text = text
-            .replace("listen = \"127.0.0.1:", &format!("listen = \"{master}:"))
-            .replace("link = \"127.0.0.1:", &format!("link = \"{boards}:"));
+            .lines()
+            .map(|line| match line.split_once(" = \"127.") {
+                Some((key @ ("listen" | "link"), address)) => {
+                    let (_, port) = address.split_once(':').unwrap_or_default();
+                    let host = if key == "link" { boards } else { master };
+                    format!("{key} = \"{host}:{port}\n")
+                }
+                _ => format!("{line}\n"),
+            })
+            .collect();
     }
     if let Some(Resets { hold, eager }) = run.resets {
         for (known, wanted) in [

@@ -1,7 +1,10 @@
-//! The `rack.toml` of a rack of virtual boards. Ports that boards know (their own, the depot's) are chosen
-//! once and kept, so that a later daemon finds boards that are still up.
+//! The `rack.toml` of a rack of virtual boards. Addresses that boards know (their own, the depot's) are chosen
+//! once and kept, so that a later daemon finds boards that are still up. They are on a loopback address of the rack's own:
+//! on 127.0.0.1 any connection that this machine makes may be given a board's port while the board is without power, and
+//! the board then finds it taken.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
@@ -18,7 +21,7 @@ pub(crate) fn board(number: u16) -> String {
 
 /// Settings of `[boot]` and `[guest]` where processors are emulated, several boards on one host.
 const EMULATED: &str = "# An emulated processor may be slow, and busy with other boards.\n\
-    handshake_ms = 300000\n\n[guest]\nprove_silent_ms = 60000\ncall_ms = 30000\n";
+    handshake_ms = 300000\nfirst_word_ms = 150000\nsilent_ms = 60000\n\n[guest]\nprove_silent_ms = 60000\ncall_ms = 30000\n";
 
 /// Addresses of a rack of virtual boards.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,19 +74,21 @@ impl Plan {
             taken.insert(port);
             fronts.push(SocketAddr::new(listen.ip(), port));
         }
-        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let loopback = own_loopback();
         let front_ports: HashSet<u16> = fronts.iter().map(SocketAddr::port).collect();
-        let mut fresh = |kept: Option<SocketAddr>| -> anyhow::Result<SocketAddr> {
+        let mut fresh = |kept: Option<SocketAddr>, here| -> anyhow::Result<SocketAddr> {
             match kept.filter(|kept| !front_ports.contains(&kept.port())) {
                 Some(kept) => Ok(kept),
-                None => Ok(SocketAddr::new(loopback, free_port(loopback, &mut taken)?)),
+                None => Ok(SocketAddr::new(here, free_port(here, &mut taken)?)),
             }
         };
-        let depot = fresh(earlier.map(|earlier| earlier.depot.listen))?;
+        // QEMU's user network shows its guests one address of the host's.
+        let seen = image.map_or(loopback, |_| IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let depot = fresh(earlier.map(|earlier| earlier.depot.listen), seen)?;
         let mut slots = Vec::new();
         for (number, listen) in (1..).zip(fronts) {
             let name = board(number);
-            let link = fresh(known.get(name.as_str()).copied())?;
+            let link = fresh(known.get(name.as_str()).copied(), loopback)?;
             slots.push(Slot { name, listen, link });
         }
         let image = image.map(Path::to_owned);
@@ -172,6 +177,13 @@ impl Plan {
     }
 }
 
+/// A loopback address that hardly anybody else has: one of four million, 127.64.0.0 to 127.127.255.255.
+fn own_loopback() -> IpAddr {
+    let random = RandomState::new().build_hasher().finish().to_be_bytes();
+    let [a, b, c, ..] = random;
+    IpAddr::V4(Ipv4Addr::new(127, 64 | (a & 63), b, c))
+}
+
 /// A port that nobody listens on now and that is not `taken`; it becomes so.
 fn free_port(address: IpAddr, taken: &mut HashSet<u16>) -> anyhow::Result<u16> {
     for _ in 0..1000 {
@@ -209,6 +221,11 @@ mod tests {
         );
         assert_eq!(config.front.listen.unwrap().to_string(), "127.0.0.1:8221");
         assert_eq!(config.rack.state_dir, Path::new("/state"));
+        // Where no connection of this machine's can take a port while its board is without power.
+        let ours = plan.links().chain([config.depot.listen]);
+        for address in ours {
+            assert!(address.ip().is_loopback() && address.ip() != Ipv4Addr::LOCALHOST);
+        }
         let PipeSettings::Twin(pipe) = &config.slots[1].pipe else {
             panic!("{:?}", config.slots[1].pipe)
         };
@@ -224,6 +241,7 @@ mod tests {
         let plan = Plan::make("127.0.0.1:0".parse().unwrap(), 2, Some(image), None).unwrap();
         let config = config(&plan);
         assert_eq!(config.rack.image, image);
+        assert_eq!(config.depot.listen.ip(), Ipv4Addr::LOCALHOST);
         assert_eq!(
             config.depot.address(),
             format!("10.0.2.2:{}", config.depot.listen.port())
