@@ -1,4 +1,7 @@
-//! Every command that README and `docs/` show is one that the programs and scripts take.
+//! Every command that README and `docs/` show is one that the programs and scripts take, and one that is run: here, or
+//! by a test, gate or script that is named here ([`runs`]).
+
+mod runs;
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -8,20 +11,7 @@ use panda_tests::documents::{Shown, commands};
 use panda_tests::programs::{program, root, run_ok};
 
 /// Commands of other makes that documents may show.
-const OTHERS: [&str; 12] = [
-    "git",
-    "cargo",
-    "sudo",
-    "sbuild",
-    "dpkg-source",
-    "apt-get",
-    "cd",
-    "dpkg-deb",
-    "adduser",
-    "install",
-    "systemctl",
-    "cp",
-];
+const OTHERS: [&str; 5] = ["cargo", "adduser", "install", "systemctl", "cp"];
 
 #[test]
 fn documents_show_only_commands_that_work() -> Result<()> {
@@ -45,9 +35,9 @@ fn documents_show_only_commands_that_work() -> Result<()> {
     Ok(())
 }
 
-fn check(shown: &Shown, helps: &mut BTreeMap<Vec<String>, String>) -> Result<()> {
-    // Settings before a command (NAME=VALUE) and sudo change nothing here.
-    let words: Vec<&str> = shown
+/// A command without `sudo` and the settings (NAME=VALUE) before it.
+fn bare(shown: &Shown) -> Vec<&str> {
+    shown
         .words
         .iter()
         .map(String::as_str)
@@ -57,7 +47,11 @@ fn check(shown: &Shown, helps: &mut BTreeMap<Vec<String>, String>) -> Result<()>
                     .split_once('=')
                     .is_some_and(|(name, _)| !name.starts_with('-'))
         })
-        .collect();
+        .collect()
+}
+
+fn check(shown: &Shown, helps: &mut BTreeMap<Vec<String>, String>) -> Result<()> {
+    let words = bare(shown);
     let name = *words.first().context("an empty command")?;
     if let Some(script) = name
         .strip_prefix("scripts/")
