@@ -205,6 +205,10 @@ impl Guard {
     /// Whether it is dealt with; else it is tried again.
     fn deal_with(&self, port: &PortPath, identity: Identity) -> bool {
         let name = port.to_string();
+        // Before the state is asked: what a boot has authorised meanwhile is then known to be awaited.
+        let Ok(authorized) = self.sysfs.text(&name, AUTHORIZED) else {
+            return false;
+        };
         let (guarded, awaited, new) = {
             let state = self.state();
             (
@@ -212,9 +216,6 @@ impl Guard {
                 state.open.get(port) == Some(&identity),
                 state.done.get(&name) != Some(&identity),
             )
-        };
-        let Ok(authorized) = self.sysfs.text(&name, AUTHORIZED) else {
-            return false;
         };
         match (guarded, authorized.as_str()) {
             (true, "0") => true,
@@ -347,6 +348,44 @@ mod tests {
         machine.write("1-2.3/authorized", "1");
         guard.round();
         assert_eq!(machine.read("1-2.3/authorized"), "0");
+    }
+
+    /// The attribute is a named pipe, so that the guard can be held up in the middle of its look.
+    #[test]
+    fn a_boot_that_opens_its_rom_while_the_guard_looks_keeps_it() {
+        use std::io::{Read as _, Write as _};
+        use std::os::unix::fs::OpenOptionsExt as _;
+
+        let machine = Machine::new();
+        let guard = Guard::start(machine.sysfs()).unwrap();
+        let slot = ports(&["1-2.3"]);
+        guard.add(&slot).unwrap();
+        machine.plug("1-2.3", &ROM);
+        let Seen::Device(identity, _) = machine.sysfs().look(&slot[0]).unwrap() else {
+            panic!("a device")
+        };
+        let attribute = machine.root().join("1-2.3/authorized");
+        std::fs::remove_file(&attribute).unwrap();
+        nix::unistd::mkfifo(&attribute, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let looking = std::thread::spawn({
+            let (guard, port) = (guard.clone(), slot[0].clone());
+            move || guard.deal_with(&port, identity)
+        });
+        // Opened only once the guard reads.
+        let mut said = std::fs::OpenOptions::new()
+            .write(true)
+            .open(&attribute)
+            .unwrap();
+        guard.state().open.insert(slot[0].clone(), identity);
+        said.write_all(b"1\n").unwrap();
+        drop(said);
+        let mut options = std::fs::OpenOptions::new();
+        let options = options.read(true).custom_flags(nix::libc::O_NONBLOCK);
+        let mut written = options.open(&attribute).unwrap();
+        assert!(looking.join().unwrap());
+        let mut bytes = [0; 8];
+        let count = written.read(&mut bytes).unwrap_or(0);
+        assert_eq!(bytes[..count], *b"", "its authorisation was taken back");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! What a hub says may be wrong: many announce single switching and switch nothing (`docs/usb.md`).
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -118,6 +118,9 @@ pub struct HubPower {
     path: PortPath,
     generation: Generation,
     requests: Arc<dyn HubRequests>,
+    /// One order after the other: the kernel may keep one waiting for longer than anybody waits for it, and it must not
+    /// be overtaken by the next.
+    turn: Arc<Mutex<()>>,
 }
 
 impl std::fmt::Debug for HubPower {
@@ -175,6 +178,7 @@ impl HubPower {
             path: settings.path(),
             generation,
             requests,
+            turn: Arc::default(),
         })
     }
 
@@ -183,7 +187,11 @@ impl HubPower {
         work: impl FnOnce(&Self) -> Result<T, PowerError> + Send + 'static,
     ) -> Result<T, PowerError> {
         let this = self.clone();
-        let done = tokio::task::spawn_blocking(move || work(&this)).await;
+        let done = tokio::task::spawn_blocking(move || {
+            let _turn = this.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&this)
+        });
+        let done = done.await;
         done.map_err(|error| PowerError::Io {
             what: "a hub's port".to_owned(),
             source: io::Error::other(error),
@@ -296,7 +304,7 @@ impl Power for HubPower {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::mpsc;
 
     use hex_literal::hex;
 
@@ -310,6 +318,8 @@ mod tests {
         /// It acknowledges, and switches nothing.
         liar: bool,
         told: Mutex<Vec<hub_power::Request>>,
+        /// It says so when it is told, and acts when it may.
+        slow: Mutex<Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>>,
     }
 
     impl Fake {
@@ -319,6 +329,7 @@ mod tests {
                 on: Mutex::new([true; 4]),
                 liar,
                 told: Mutex::default(),
+                slow: Mutex::default(),
             })
         }
     }
@@ -335,6 +346,10 @@ mod tests {
         }
 
         fn tell(&self, _: &HubPath, request: hub_power::Request) -> io::Result<()> {
+            if let Some((begun, may)) = self.slow.lock().unwrap().take() {
+                begun.send(()).unwrap();
+                may.recv().unwrap();
+            }
             self.told.lock().unwrap().push(request);
             if !self.liar {
                 self.on.lock().unwrap()[usize::from(request.index) - 1] = request.request == 3;
@@ -396,6 +411,33 @@ mod tests {
         assert_eq!(
             told,
             [hub_power::switch(3, false), hub_power::switch(3, true)]
+        );
+    }
+
+    #[tokio::test]
+    async fn an_order_that_nobody_waits_for_any_more_is_not_overtaken() {
+        let machine = Machine::new();
+        std::fs::remove_file(machine.port("1-2.3", DISABLE)).unwrap();
+        let fake = Fake::new(0xe1, false);
+        let power = find(&machine, PORT, &fake).unwrap();
+        let (begun, begins) = mpsc::channel();
+        let (may, waits) = mpsc::channel();
+        *fake.slow.lock().unwrap() = Some((begun, waits));
+        let on = tokio::spawn({
+            let power = power.clone();
+            async move { power.on().await }
+        });
+        tokio::task::spawn_blocking(move || begins.recv())
+            .await
+            .unwrap()
+            .unwrap();
+        on.abort();
+        let (off, ()) = tokio::join!(power.off(), async { may.send(()).unwrap() });
+        off.unwrap();
+        let told = fake.told.lock().unwrap().clone();
+        assert_eq!(
+            told,
+            [hub_power::switch(3, true), hub_power::switch(3, false)]
         );
     }
 
