@@ -5,7 +5,10 @@
 //! each pass that is new ─▶ armed ─ the scenario ─▶ the daemon dies there ─ started again ─▶ the scenario ends well
 //! ```
 //!
-//! A failpoint that no scenario passes fails the test, but for those that [`UNREACHED`] gives a reason for.
+//! A failpoint that no scenario passes fails the test, but for those that [`UNREACHED`] gives a reason for; so does one
+//! at which the daemon did not die on both sides. A pass whose detail does not come again ("booting, with results kept"
+//! takes a manager that is slow just then) is told as such, and is no failure where the same point was died at in
+//! another one.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
@@ -38,6 +41,8 @@ const UNREACHED: [(&str, &str); 4] = [
 /// The bytes of a file cache in which two inputs of [`BIG`] have no place beside a build's.
 const CACHE: usize = 100_000;
 const BIG: usize = 60_000;
+/// How often a scenario is played until it comes to a pass that it came to once.
+const TRIES: usize = 3;
 
 /// What is under way when the daemon dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,7 +148,7 @@ fn play(scenarios: &[Scenario], most: usize) -> Result<()> {
         "{:<44} {:<26} {:<14} what the next daemon did",
         "failpoint", "scenario", "manager at"
     );
-    let mut died = 0;
+    let (mut died, mut at) = (0, BTreeSet::new());
     for (line, scenario) in passes.iter().step_by(step) {
         let told = stage.die(line, *scenario).with_context(|| {
             format!(
@@ -152,15 +157,23 @@ fn play(scenarios: &[Scenario], most: usize) -> Result<()> {
                 stage.keeper.end_of_log()
             )
         })?;
+        let told = match told {
+            Some(told) => {
+                at.insert(line.split(' ').take(2).collect::<Vec<_>>().join(" "));
+                died += 1;
+                told
+            }
+            None => format!("{:<14} did not come to that again", "-"),
+        };
         println!("{line:<44} {:<26} {told}", scenario.name());
-        died += 1;
+    }
+    if most == usize::MAX && parts == 1 {
+        complete(&points, &at)?;
     }
     println!(
         "{died} deaths at {} of {} failpoints; {} calls of dispatches lost, nothing else",
-        passes
-            .iter()
-            .step_by(step)
-            .filter_map(|(line, _)| line.split(' ').next())
+        at.iter()
+            .filter_map(|line| line.split(' ').next())
             .collect::<BTreeSet<_>>()
             .len(),
         points.len(),
@@ -238,24 +251,31 @@ impl Stage {
         Ok(self.keeper.passed().split_off(before))
     }
 
-    /// Plays a scenario in which the daemon dies at `line`; what was under way, and what the next daemon did.
-    fn die(&mut self, line: &str, scenario: Scenario) -> Result<String> {
+    /// Plays a scenario in which the daemon dies at `line`; what was under way, and what the next daemon did. Nothing
+    /// where it did not come to that line again.
+    fn die(&mut self, line: &str, scenario: Scenario) -> Result<Option<String>> {
         let deaths = self.keeper.deaths;
-        self.play(scenario, Some(line))?;
-        // Some effects go on behind the last answer.
+        for _ in 0..TRIES {
+            self.play(scenario, Some(line))?;
+            // Some effects go on behind the last answer.
+            if self.keeper.dies_soon(deaths)? {
+                break;
+            }
+        }
         if self.keeper.deaths == deaths {
-            self.keeper.wait_for_death(deaths)?;
+            self.keeper.disarm()?;
+            return Ok(None);
         }
         ensure!(
             self.keeper.deaths == deaths + 1,
             "the daemon died more than once"
         );
         self.keeper.check()?;
-        Ok(format!(
+        Ok(Some(format!(
             "{:<14} {}",
             self.manager.phase_at_death(),
             self.keeper.boards_since()
-        ))
+        )))
     }
 
     fn play(&mut self, scenario: Scenario, armed: Option<&str>) -> Result<()> {

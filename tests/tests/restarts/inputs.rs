@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -43,6 +43,11 @@ impl Inputs {
             }
         });
         Ok(Self { address, shared })
+    }
+
+    /// From now on its URLs name this address, which is how the daemon's machine sees this one.
+    pub(crate) fn seen_at(&mut self, address: IpAddr) {
+        self.address.set_ip(address);
     }
 
     /// Adds a file: its sum and its URL.

@@ -10,7 +10,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use dxr::Value;
@@ -25,12 +25,22 @@ use panda_tests::source::arch;
 use tokio::runtime::Runtime;
 
 use crate::inputs::{Inputs, Watcher};
-use crate::keeper::{Keeper, wait};
+use crate::keeper::wait;
 
 /// The most bytes of a file.
-const MAX_FILE: u64 = 1 << 20;
+const MAX_FILE: u64 = 64 << 20;
 /// Lines of a whole build's log.
 const LINES: usize = 30;
+
+/// The daemon behind the builder, as far as the manager's driver must know of it.
+pub(crate) trait Daemon {
+    /// Notes one that has died, and starts another, where nobody else does.
+    fn tick(&mut self) -> Result<()>;
+    /// How often it died.
+    fn deaths(&self) -> usize;
+    /// The last of what it wrote.
+    fn end_of_log(&self) -> String;
+}
 
 /// What becomes of a build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,23 +73,46 @@ pub(crate) struct Manager {
     deaths: Cell<usize>,
     /// Calls of a dispatch whose answers were lost: the real manager counts each, against builder and job alike.
     pub(crate) lost_dispatches: usize,
+    /// All that was asked.
+    pub(crate) calls: Cell<Calls>,
+    /// What each build's chroot tarball is filled up with, so that it takes its time.
+    chroot_bytes: usize,
+}
+
+/// How calls went.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Calls {
+    pub(crate) made: usize,
+    /// Without an answer.
+    pub(crate) lost: usize,
+    /// Answered with a fault.
+    pub(crate) faults: usize,
+    /// The longest that one took.
+    pub(crate) slowest: Duration,
 }
 
 impl Manager {
     pub(crate) fn new(url: &str) -> Result<Self> {
+        Self::with_inputs(url, Inputs::serve()?)
+    }
+
+    /// A manager whose librarian is `inputs`.
+    pub(crate) fn with_inputs(url: &str, inputs: Inputs) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         Ok(Self {
             runtime,
             url: url.to_owned(),
-            inputs: Inputs::serve()?,
+            inputs,
             count: 0,
             phase: Cell::new("rest"),
             watcher: None,
             phase_at_death: Cell::new("rest"),
             deaths: Cell::default(),
             lost_dispatches: 0,
+            calls: Cell::default(),
+            chroot_bytes: 0,
         })
     }
 
@@ -101,8 +134,8 @@ impl Manager {
     }
 
     /// From now on, what was under way when the daemon died is remembered.
-    pub(crate) fn watch_deaths(&self, keeper: &Keeper) {
-        self.deaths.set(keeper.deaths);
+    pub(crate) fn watch_deaths(&self, daemon: &dyn Daemon) {
+        self.deaths.set(daemon.deaths());
         self.phase_at_death.set("-");
     }
 
@@ -112,12 +145,25 @@ impl Manager {
 
     fn ask<T>(
         &self,
-        keeper: &mut Keeper,
+        daemon: &mut dyn Daemon,
         call: impl Future<Output = Result<T, ClientError>>,
     ) -> Result<Said<T>> {
+        let begun = Instant::now();
         let answer = self.runtime.block_on(call);
-        keeper.tick()?;
-        if keeper.deaths != self.deaths.replace(keeper.deaths) {
+        let mut calls = self.calls.get();
+        calls.made += 1;
+        calls.slowest = calls.slowest.max(begun.elapsed());
+        match &answer {
+            Ok(_) => {}
+            Err(ClientError::Fault { .. }) => calls.faults += 1,
+            Err(error) => {
+                calls.lost += 1;
+                println!("lost at {}: {error}", self.phase());
+            }
+        }
+        self.calls.set(calls);
+        daemon.tick()?;
+        if daemon.deaths() != self.deaths.replace(daemon.deaths()) {
             self.phase_at_death.set(self.phase());
         }
         match answer {
@@ -137,9 +183,9 @@ impl Manager {
         Ok(BuilderClient::new(endpoint, ClientLimits::default()))
     }
 
-    fn status(&self, keeper: &mut Keeper) -> Result<Said<Status>> {
+    fn status(&self, daemon: &mut dyn Daemon) -> Result<Said<Status>> {
         let client = self.client()?;
-        let said = self.ask(keeper, async move { client.status().await })?;
+        let said = self.ask(daemon, async move { client.status().await })?;
         Ok(match said {
             Said::Answer(report) => Said::Answer(report.status),
             Said::Fault(text) => Said::Fault(text),
@@ -148,18 +194,18 @@ impl Manager {
     }
 
     /// A whole build, from IDLE to IDLE. The same id every time, as retries have it.
-    pub(crate) fn build(&mut self, keeper: &mut Keeper, kind: Kind) -> Result<()> {
+    pub(crate) fn build(&mut self, daemon: &mut dyn Daemon, kind: Kind) -> Result<()> {
         self.count += 1;
         let job = self.job(kind)?;
-        self.dispatch(keeper, &job)?;
+        self.dispatch(daemon, &job)?;
         if kind == Kind::Aborted {
-            self.abort(keeper, &job, true)?;
+            self.abort(daemon, &job, true)?;
         }
         self.set_phase("running");
-        let mut outcome = self.wait_for_end(keeper, &job)?;
+        let mut outcome = self.wait_for_end(daemon, &job)?;
         if kind == Kind::AbortedLate {
-            self.abort(keeper, &job, false)?;
-            outcome = self.wait_for_end(keeper, &job)?;
+            self.abort(daemon, &job, false)?;
+            outcome = self.wait_for_end(daemon, &job)?;
         }
         self.set_phase("kept");
         if kind == Kind::Builds {
@@ -170,30 +216,36 @@ impl Manager {
         } else {
             ensure!(outcome.0 == BuildStatus::Aborted, "{outcome:?}");
         }
-        let first = self.fetch(keeper, &job, &outcome.1, kind)?;
-        let again = self.wait_for_end(keeper, &job)?;
+        let first = self.fetch(daemon, &job, &outcome.1, kind)?;
+        let again = self.wait_for_end(daemon, &job)?;
         ensure!(
             again == outcome,
             "what is kept changed: {outcome:?}, {again:?}"
         );
-        let second = self.fetch(keeper, &job, &outcome.1, kind)?;
+        let second = self.fetch(daemon, &job, &outcome.1, kind)?;
         ensure!(first == second, "a kept file changed");
-        self.clean(keeper, &job)?;
+        self.clean(daemon, &job)?;
         self.set_phase("rest");
         Ok(())
     }
 
     /// Has a build running that never ends.
-    pub(crate) fn begin(&mut self, keeper: &mut Keeper) -> Result<()> {
+    pub(crate) fn begin(&mut self, daemon: &mut dyn Daemon) -> Result<()> {
         self.count += 1;
         let job = self.job(Kind::Aborted)?;
-        self.dispatch(keeper, &job)?;
+        self.dispatch(daemon, &job)?;
         self.set_phase("running");
         Ok(())
     }
 
     fn job(&mut self, kind: Kind) -> Result<Job> {
-        let chroot = self.inputs.add(b"this is no chroot\n".to_vec());
+        let mut chroot = b"this is no chroot\n".to_vec();
+        if self.chroot_bytes > 0 {
+            // Another one for each build, so that it is fetched each time.
+            chroot.extend(format!("{:08}\n", self.count).into_bytes());
+            chroot.resize(self.chroot_bytes, b'.');
+        }
+        let chroot = self.inputs.add(chroot);
         let dsc = self
             .inputs
             .add(format!("Source: panda-lines {}\n", self.count).into_bytes());
@@ -236,10 +288,10 @@ impl Manager {
         })
     }
 
-    fn dispatch(&mut self, keeper: &mut Keeper, job: &Job) -> Result<()> {
+    fn dispatch(&mut self, daemon: &mut dyn Daemon, job: &Job) -> Result<()> {
         wait(|| {
             self.set_phase("idle");
-            match self.status(keeper)? {
+            match self.status(daemon)? {
                 Said::Answer(Status::Idle) => {}
                 // The answer to `build` was lost; the build was not.
                 Said::Answer(
@@ -260,7 +312,7 @@ impl Manager {
                     password: String::new(),
                 };
                 let client = self.client()?;
-                match self.ask(keeper, async move { client.ensure_present(ensure).await })? {
+                match self.ask(daemon, async move { client.ensure_present(ensure).await })? {
                     Said::Answer(presence) => ensure!(presence.present, "{}", presence.info),
                     Said::Fault(text) => bail!("ensurepresent: {text}"),
                     Said::Lost => {
@@ -271,7 +323,7 @@ impl Manager {
             }
             self.set_phase("build");
             let (client, call) = (self.client()?, job.call.clone());
-            match self.ask(keeper, async move { client.build(call).await })? {
+            match self.ask(daemon, async move { client.build(call).await })? {
                 Said::Answer(BuildAnswer::Building) => begun = true,
                 Said::Answer(other) => bail!("build: {other:?}"),
                 Said::Fault(text) => bail!("build, once IDLE was said: {text}"),
@@ -282,10 +334,14 @@ impl Manager {
     }
 
     /// Waits for WAITING; nothing else than this build may be told before.
-    fn wait_for_end(&mut self, keeper: &mut Keeper, job: &Job) -> Result<(BuildStatus, FileMap)> {
+    fn wait_for_end(
+        &mut self,
+        daemon: &mut dyn Daemon,
+        job: &Job,
+    ) -> Result<(BuildStatus, FileMap)> {
         let mut ended = None;
         wait(|| {
-            match self.status(keeper)? {
+            match self.status(daemon)? {
                 Said::Answer(Status::Waiting { build_id, outcome })
                     if build_id == job.call.build_id =>
                 {
@@ -299,14 +355,14 @@ impl Manager {
             }
             Ok(ended.is_some())
         })
-        .with_context(|| format!("{}\n{}", self.phase(), keeper.end_of_log()))?;
+        .with_context(|| format!("{}\n{}", self.phase(), daemon.end_of_log()))?;
         ended.context("no end")
     }
 
-    fn abort(&mut self, keeper: &mut Keeper, job: &Job, running: bool) -> Result<()> {
+    fn abort(&mut self, daemon: &mut dyn Daemon, job: &Job, running: bool) -> Result<()> {
         wait(|| {
             self.set_phase("running");
-            match self.status(keeper)? {
+            match self.status(daemon)? {
                 Said::Answer(Status::Building { build_id, logtail })
                     if build_id == job.call.build_id =>
                 {
@@ -327,7 +383,7 @@ impl Manager {
             }
             self.set_phase("abort");
             let client = self.client()?;
-            match self.ask(keeper, async move { client.abort().await })? {
+            match self.ask(daemon, async move { client.abort().await })? {
                 Said::Answer(()) => Ok(true),
                 Said::Fault(text) => bail!("abort: {text}"),
                 Said::Lost => Ok(false),
@@ -338,12 +394,12 @@ impl Manager {
     /// The log and the results, each checked.
     fn fetch(
         &mut self,
-        keeper: &mut Keeper,
+        daemon: &mut dyn Daemon,
         job: &Job,
         files: &FileMap,
         kind: Kind,
     ) -> Result<Vec<Vec<u8>>> {
-        let log = self.file(keeper, "buildlog")?;
+        let log = self.file(daemon, "buildlog")?;
         check_log(
             &String::from_utf8_lossy(&log),
             job.call.build_id.as_str(),
@@ -351,7 +407,7 @@ impl Manager {
         )?;
         let mut all = vec![log];
         for (name, sum) in files {
-            let bytes = self.file(keeper, &sum.to_string())?;
+            let bytes = self.file(daemon, &sum.to_string())?;
             ensure!(Sha1::of(&bytes) == *sum, "{name} has another sum");
             if name.as_str().ends_with(".txt") {
                 let own = format!("Source: panda-lines {}\n", self.count);
@@ -365,7 +421,7 @@ impl Manager {
         Ok(all)
     }
 
-    fn file(&self, keeper: &mut Keeper, name: &str) -> Result<Vec<u8>> {
+    fn file(&self, daemon: &mut dyn Daemon, name: &str) -> Result<Vec<u8>> {
         let mut had = None;
         wait(|| {
             let (client, name) = (self.client()?, name.to_owned());
@@ -377,7 +433,7 @@ impl Manager {
                 }
                 Ok(bytes)
             };
-            if let Said::Answer(bytes) = self.ask(keeper, fetch)? {
+            if let Said::Answer(bytes) = self.ask(daemon, fetch)? {
                 had = Some(bytes);
             }
             Ok(had.is_some())
@@ -386,16 +442,16 @@ impl Manager {
         had.context("a file")
     }
 
-    fn clean(&mut self, keeper: &mut Keeper, job: &Job) -> Result<()> {
+    fn clean(&mut self, daemon: &mut dyn Daemon, job: &Job) -> Result<()> {
         wait(|| {
             self.set_phase("clean");
             let client = self.client()?;
-            match self.ask(keeper, async move { client.clean().await })? {
+            match self.ask(daemon, async move { client.clean().await })? {
                 Said::Answer(()) => return Ok(true),
                 Said::Fault(_) | Said::Lost => {}
             }
             // The answer was lost, or took too long: what became of it?
-            match self.status(keeper)? {
+            match self.status(daemon)? {
                 Said::Answer(Status::Idle) => Ok(true),
                 Said::Answer(Status::Waiting { build_id, .. }) if build_id == job.call.build_id => {
                     Ok(false)
@@ -407,7 +463,7 @@ impl Manager {
     }
 
     /// Has the builder fetch `bytes`, for no build.
-    pub(crate) fn bring(&mut self, keeper: &mut Keeper, bytes: Vec<u8>) -> Result<()> {
+    pub(crate) fn bring(&mut self, daemon: &mut dyn Daemon, bytes: Vec<u8>) -> Result<()> {
         self.set_phase("ensurepresent");
         let (sum, url) = self.inputs.add(bytes);
         wait(|| {
@@ -418,7 +474,7 @@ impl Manager {
                 password: String::new(),
             };
             let client = self.client()?;
-            match self.ask(keeper, async move { client.ensure_present(ensure).await })? {
+            match self.ask(daemon, async move { client.ensure_present(ensure).await })? {
                 Said::Answer(presence) => {
                     ensure!(presence.present, "{}", presence.info);
                     Ok(true)
@@ -427,6 +483,11 @@ impl Manager {
                 Said::Lost => Ok(false),
             }
         })
+    }
+
+    /// Chroot tarballs from now on are so large, and new for each build.
+    pub(crate) fn large_chroots(&mut self, bytes: usize) {
+        self.chroot_bytes = bytes;
     }
 
     /// Slow servers from now on: each piece of an input takes so long.

@@ -11,12 +11,20 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use panda_tests::programs::pandabuildd;
 use panda_tests::rack::{Rack, json_items};
 use panda_tests::source::executor;
+
+use crate::job::Daemon;
+
+/// Within this, all that a scenario has begun has ended.
+const SOON: Duration = Duration::from_secs(15);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(30);
 
 /// A rack whose daemon may die at any time.
 #[derive(Debug)]
@@ -124,13 +132,14 @@ impl Keeper {
         Ok(())
     }
 
-    /// Waits until the daemon has died once more than `deaths` times, and the next one answers.
-    pub(crate) fn wait_for_death(&mut self, deaths: usize) -> Result<()> {
-        wait(|| {
+    /// Whether the daemon dies once more than `deaths` times within [`SOON`]; the next one then answers.
+    pub(crate) fn dies_soon(&mut self, deaths: usize) -> Result<bool> {
+        let until = Instant::now() + SOON;
+        while self.deaths == deaths && Instant::now() < until {
             self.tick()?;
-            Ok(self.deaths > deaths)
-        })
-        .context("the daemon does not die")
+            std::thread::park_timeout(LOOK);
+        }
+        Ok(self.deaths > deaths)
     }
 
     /// The daemon is to die when it passes `line`.
@@ -236,12 +245,26 @@ impl Keeper {
     }
 }
 
+impl Daemon for Keeper {
+    fn tick(&mut self) -> Result<()> {
+        Self::tick(self)
+    }
+
+    fn deaths(&self) -> usize {
+        self.deaths
+    }
+
+    fn end_of_log(&self) -> String {
+        Self::end_of_log(self)
+    }
+}
+
 /// Waits until `done`, at most two minutes.
 pub(crate) fn wait(mut done: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while !done()? {
-        ensure!(std::time::Instant::now() < deadline, "waited in vain");
-        std::thread::park_timeout(std::time::Duration::from_millis(30));
+        ensure!(Instant::now() < deadline, "waited in vain");
+        std::thread::park_timeout(LOOK);
     }
     Ok(())
 }

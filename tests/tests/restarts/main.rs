@@ -2,7 +2,7 @@
 //! under the same id with the same bytes, running builds are rejoined with their whole log, resets begin again, and
 //! nothing is left over.
 //!
-//! `scripts/failpoints` prints what became of each failpoint; `PANDA_KILLS` says how often the random test kills.
+//! `scripts/systemd-restart` does the same to a daemon of systemd's. `scripts/failpoints` prints what became of each failpoint; `PANDA_KILLS` says how often the random test kills.
 
 mod activation;
 mod failpoints;
@@ -11,6 +11,7 @@ mod job;
 mod keeper;
 mod random;
 mod sources;
+mod systemd;
 
 /// A number that the environment sets.
 fn number(name: &str, default: usize) -> anyhow::Result<usize> {
