@@ -13,7 +13,7 @@ use panda_tests::rack::Slot;
 use tokio::runtime::Runtime;
 
 use crate::builder::{Builder, INPUT, LIMIT, build_id, serve_input};
-use crate::racks::{QUICK, Served};
+use crate::racks::{OFTEN, QUICK, Served};
 
 /// Members of a struct of every kind that XML-RPC has. The worker's status has them too.
 const EVERYTHING: &str = "\
@@ -193,7 +193,7 @@ async fn build(slot: Slot, mode: &str, expected: BuildStatus, input: String) -> 
 fn words_of_a_running_build_are_passed_on_and_the_2011_dialect_has_no_place_for_them() -> Result<()>
 {
     for dialect in [Dialect::Current, Dialect::Y2011] {
-        let mut rack = Served::start_foreign(1, dialect, QUICK)?;
+        let mut rack = Served::start_foreign(1, dialect, OFTEN)?;
         fs::write(rack.words().join("extra.xml"), EVERYTHING)?;
         let slot = rack.slots()[0].clone();
         rack.tell(&slot.name, "slow")?;

@@ -18,6 +18,9 @@ use crate::builder::LIMIT;
 pub(crate) const QUICK: &str =
     "\n[guest]\npoll_ms = 200\nfollow_silent_ms = 4000\nabort_ms = 3000\ncall_ms = 3000\n";
 
+/// The same where nothing is waited for in vain: what is asked of a worker may take its time.
+pub(crate) const OFTEN: &str = "\n[guest]\npoll_ms = 200\nabort_ms = 60000\ncall_ms = 30000\n";
+
 /// A rack whose daemon is `serve`.
 #[derive(Debug)]
 pub(crate) struct Served(Rack);
