@@ -3,6 +3,7 @@
 //! The agent is a client of the master's *depot*:
 //! - `POST /report` with a [`Report`]: the proof of boot. 204, or 403 when this boot is not awaited.
 //! - `POST /failure` with a [`Failure`]: why this boot will never be proven. The same answers.
+//! - `POST /alive`, empty, every [`ALIVE_EVERY`] until the report is taken: the boot is under way. 204.
 //! - `GET /time`: the master's clock, in milliseconds since 1970 UTC, as digits.
 //! - `GET /input/<sha1>`: an input file of this boot's build. 404 when it may not have it.
 //! - `GET /rootfs`: the root file system that `boot.toml` names. 404 where it names none.
@@ -14,6 +15,8 @@
 //! A report comes from the board, so it is an attacker's until the handshake has said whose it is, and
 //! its texts stay so: [`Report::decode`] and [`Failure::decode`] bound and check all of it.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::checks::{is_boot_id, is_label, is_line};
@@ -23,6 +26,10 @@ use crate::digest::Sha256;
 pub const REPORT_PATH: &str = "/report";
 /// Path of a boot's failure at the depot.
 pub const FAILURE_PATH: &str = "/failure";
+/// Path at the depot of what a board says while it boots.
+pub const ALIVE_PATH: &str = "/alive";
+/// How often it says so. A master that has heard it takes silence for the board's death.
+pub const ALIVE_EVERY: Duration = Duration::from_secs(3);
 /// Path of the master's clock at the depot.
 pub const TIME_PATH: &str = "/time";
 /// Path prefix of input files at the depot.

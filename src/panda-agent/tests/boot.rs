@@ -8,7 +8,7 @@ mod common;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use panda_protocol::agent_toml::{self, AgentToml};
 use panda_protocol::boot_toml::{self, BootToml, Link, Network};
 use panda_protocol::digest::{Sha1, Sha256};
 use panda_protocol::launchpad::{BuildStatus, EnsurePresent, Status, Sum};
-use panda_protocol::link::{Failure, Report};
+use panda_protocol::link::{ALIVE_PATH, Failure, Report};
 use panda_protocol::worker::ForeignWorker;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -61,7 +61,7 @@ struct Master {
 }
 
 impl Master {
-    /// A depot that refuses the first report, and serves the inputs of a build.
+    /// A depot that refuses the first report, and any before the boot has said that it is under way, and serves the inputs of a build.
     async fn new() -> Self {
         let (pair, boot) = (Pair::new(), Pair::new());
         let directory = tempfile::tempdir().unwrap();
@@ -76,10 +76,13 @@ impl Master {
         let failures = Arc::new(Mutex::new(Vec::new()));
         let (taken, inputs) = (reports.clone(), directory.path().to_owned());
         let told = failures.clone();
-        let asked = Arc::new(AtomicUsize::new(0));
+        let (asked, alive) = (
+            Arc::new(AtomicUsize::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
         let handler = move |request: http::Request<_>, _| {
             let (taken, inputs, asked) = (taken.clone(), inputs.clone(), asked.clone());
-            let told = told.clone();
+            let (told, alive) = (told.clone(), alive.clone());
             async move {
                 let request: http::Request<hyper::body::Incoming> = request;
                 let path = request.uri().path().to_owned();
@@ -93,8 +96,12 @@ impl Master {
                     told.lock().unwrap().push(Failure::decode(&body).unwrap());
                     return panda_http::body::empty_response(StatusCode::NO_CONTENT);
                 }
+                if path == ALIVE_PATH {
+                    alive.store(true, Ordering::SeqCst);
+                    return panda_http::body::empty_response(StatusCode::NO_CONTENT);
+                }
                 assert_eq!(path, "/report");
-                if asked.fetch_add(1, Ordering::SeqCst) == 0 {
+                if asked.fetch_add(1, Ordering::SeqCst) == 0 || !alive.load(Ordering::SeqCst) {
                     return text_response(StatusCode::FORBIDDEN, "not awaited");
                 }
                 taken

@@ -92,6 +92,9 @@ pub async fn boot(
     if own_names {
         name_host(&found.boot.network.hostname);
     }
+    // From the first moment on, and beside what follows, which may take its time.
+    let alive = DepotClient::new(&found.boot.link)
+        .map(|depot| tokio::spawn(async move { depot.say_alive().await }));
     match start(machine, &mut found, scratch).await {
         Ok((server, worker, depot)) => {
             let reporter = Reporter::new(&found.boot, &worker, found.started).after(
@@ -102,7 +105,13 @@ pub async fn boot(
             drop(found);
             tracing::info!("the link listens");
             let served = server.run(worker, reporter.clone(), CancellationToken::new());
-            let ((), ()) = tokio::join!(served, depot.prove(&reporter));
+            let proven = async {
+                depot.prove(&reporter).await;
+                if let Ok(alive) = alive {
+                    alive.abort();
+                }
+            };
+            let ((), ()) = tokio::join!(served, proven);
             Ok(())
         }
         Err(failed) => {

@@ -12,7 +12,9 @@ use panda_http::endpoint::EndpointSettings;
 use panda_http::pinned::{PinnedError, certificate_from_pem, client_config};
 use panda_http::{ClientError, Endpoint, Identity};
 use panda_protocol::boot_toml::Link;
-use panda_protocol::link::{FAILURE_PATH, Failure, REPORT_PATH, ROOTFS_PATH, TIME_PATH};
+use panda_protocol::link::{
+    ALIVE_EVERY, ALIVE_PATH, FAILURE_PATH, Failure, REPORT_PATH, ROOTFS_PATH, TIME_PATH,
+};
 
 use super::report::Reporter;
 use crate::worker::Depot;
@@ -117,6 +119,24 @@ impl DepotClient {
             return Err(ClientError::Malformed("rootfs"));
         }
         Ok(answer.into_body())
+    }
+
+    /// Says that this boot is under way, again and again, and never returns. A master that does not listen is told all
+    /// the same: what it makes of that is its own business.
+    pub async fn say_alive(&self) {
+        loop {
+            let said = self.endpoint.post(
+                ALIVE_PATH,
+                "text/plain",
+                Vec::new(),
+                MAX_ANSWER,
+                REPORT_LIMIT,
+            );
+            if let Err(error) = said.await {
+                tracing::debug!(depot = %self.address, "the master was not told that this boot is under way: {error}");
+            }
+            tokio::time::sleep(ALIVE_EVERY).await;
+        }
     }
 
     /// Posts why this boot will not be proven, until the master takes it or refuses it.

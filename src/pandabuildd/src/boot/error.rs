@@ -178,6 +178,18 @@ pub enum StepError {
         /// How long it was awaited.
         limit: Duration,
     },
+    /// Nothing at all was heard of it.
+    #[error("nothing was heard of the board within {limit:?} of its kernel's start")]
+    NoWord {
+        /// How long it was awaited.
+        limit: Duration,
+    },
+    /// It said that it boots, and then nothing more.
+    #[error("the board fell silent while it booted: nothing was heard of it for {limit:?}")]
+    FellSilent {
+        /// How long.
+        limit: Duration,
+    },
     /// Another boot took this boot's place at the depot.
     #[error("the boot is no longer awaited at the depot")]
     Superseded,

@@ -1,7 +1,7 @@
 //! Steps 8 and 9. `handshake`: the agent reports at the depot over this boot's certificate, whose key only
 //! what was sent over the pipe can hold. `proof`: the daemon connects to the agent's link in turn, where it
 //! must say the same, with a worker that is idle. A boot ROM that comes to the port meanwhile means that the
-//! board has restarted.
+//! board has restarted; silence, once it has said that it boots, that it is dead ([`Awaiting::silence`]).
 //!
 //! The board tells its own steps with their times, and where it failed if it did. They are recorded before
 //! the handshake's own end as `agent: NAME`: its words, which nothing here is decided by.
@@ -17,7 +17,7 @@ use super::chain::{Chain, Note};
 use super::error::{Failure, StepError, digest_or_none};
 use super::rom::wait_for_unawaited_rom;
 use super::settings::ms;
-use crate::depot::{Arrived, Awaiting};
+use crate::depot::{Arrived, Awaiting, Silence};
 use crate::guest::Link;
 
 /// The pause between two attempts to reach a link that does not answer yet.
@@ -69,6 +69,11 @@ pub(super) async fn shake(started: Started, awaited: Awaited) -> Result<Proof, F
     } = awaited;
     let limit = ms(chain.settings().handshake_ms);
     let deadline = Instant::now() + limit;
+    let (first_word, silent) = (
+        ms(chain.settings().first_word_ms),
+        ms(chain.settings().silent_ms),
+    );
+    let silence = reports.silence(first_word, silent);
 
     let handshake = async {
         let report = tokio::select! {
@@ -86,6 +91,10 @@ pub(super) async fn shake(started: Started, awaited: Awaited) -> Result<Proof, F
                 Ok(None) => return Err(StepError::Superseded),
                 Err(_) => return Err(StepError::NoReport { limit }),
             },
+            silence = silence => return Err(match silence {
+                Silence::Never => StepError::NoWord { limit: first_word },
+                Silence::Fell => StepError::FellSilent { limit: silent },
+            }),
             () = wait_for_unawaited_rom(port.clone()) => return Err(StepError::Restarted),
         };
         tell_steps(&chain, &report.steps).await?;
@@ -122,12 +131,14 @@ pub(super) async fn shake(started: Started, awaited: Awaited) -> Result<Proof, F
     };
     let report = chain.step("handshake", limit * 2, handshake).await?;
 
+    // It listened before it reported.
+    let patience = deadline.min(Instant::now() + silent);
     let proof = async {
         let asking = async {
             loop {
                 match link.report().await {
                     Ok(_) => break,
-                    Err(error) if error.is_silence() && Instant::now() < deadline => {
+                    Err(error) if error.is_silence() && Instant::now() < patience => {
                         sleep(LINK_PAUSE).await;
                     }
                     Err(error) => return Err(StepError::from(error)),

@@ -39,6 +39,11 @@ pub struct BootSettings {
     pub port_released_ms: u64,
     /// From there, the agent must have reported, and its worker be idle, within this.
     pub handshake_ms: u64,
+    /// Meanwhile, its first word must have come within this: its kernel starts, and finds the network.
+    pub first_word_ms: u64,
+    /// An agent that has said that it boots must go on saying so (it does every 3 s): after such a silence the board
+    /// is taken for dead. The same holds for its link once it has reported.
+    pub silent_ms: u64,
     /// A pause before each write to the ROM and second stage: host controllers that pack data more
     /// tightly make the ROM stall.
     pub write_pause_ms: u64,
@@ -64,6 +69,8 @@ impl Default for BootSettings {
             boot_image_ms: 120_000,
             port_released_ms: 10_000,
             handshake_ms: 120_000,
+            first_word_ms: 60_000,
+            silent_ms: 30_000,
             write_pause_ms: 1,
             read_pause_ms: 20,
             transfer_bytes: 64 * 1024,
@@ -93,6 +100,8 @@ impl BootSettings {
             ("boot_image_ms", self.boot_image_ms),
             ("port_released_ms", self.port_released_ms),
             ("handshake_ms", self.handshake_ms),
+            ("first_word_ms", self.first_word_ms),
+            ("silent_ms", self.silent_ms),
         ];
         for (key, value) in must_be_given {
             if !(1..=LONGEST_MS).contains(&value) {

@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | `POST /report` | 204, and the report goes to the boot step that waits for it; 403 when it names another boot |
 //! | `POST /failure` | 204, and that step fails with what the board says of its own; 403 as above |
+//! | `POST /alive` | 204, and silence of this boot means its death from now on |
 //! | `GET /time` | this machine's clock |
 //! | `GET /input/<sha1>` | the input, when the slot's present build has it; else 404 |
 //! | `GET /rootfs` | the root file system of the image that the boot was given; 404 where it has none |
@@ -29,11 +30,13 @@ use panda_http::ranges::file_response;
 use panda_http::{Body, Identity, Peer, ServedFile, ServerSettings, serve};
 use panda_protocol::digest::{Sha1, Sha256};
 use panda_protocol::link::{
-    FAILURE_PATH, Failure, INPUT_PATH, MAX_REPORT, REPORT_PATH, ROOTFS_PATH, Report, TIME_PATH,
+    ALIVE_PATH, FAILURE_PATH, Failure, INPUT_PATH, MAX_REPORT, REPORT_PATH, ROOTFS_PATH, Report,
+    TIME_PATH,
 };
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::failpoint::{self, Point};
@@ -75,6 +78,17 @@ struct Admitted {
     rootfs: Option<PathBuf>,
     inputs: HashSet<Sha1>,
     reports: watch::Sender<Option<Arrived>>,
+    heard: watch::Sender<Heard>,
+}
+
+/// What was heard of a boot before its report.
+#[derive(Debug, Clone, Copy)]
+enum Heard {
+    Nothing,
+    /// It asked for something. An agent that does not know `POST /alive` says nothing else until it reports.
+    Something,
+    /// It said last at this moment that it is under way.
+    Alive(Instant),
 }
 
 /// What came in place of a boot's report.
@@ -90,13 +104,58 @@ pub enum Arrived {
 
 /// A boot's place at the depot.
 #[derive(Debug)]
-pub struct Awaiting(watch::Receiver<Option<Arrived>>);
+pub struct Awaiting {
+    reports: watch::Receiver<Option<Arrived>>,
+    heard: watch::Receiver<Heard>,
+}
+
+/// How a boot was silent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silence {
+    /// From its start.
+    Never,
+    /// After it had said that it is under way.
+    Fell,
+}
 
 impl Awaiting {
     /// The first report over this boot's certificate; none when the boot was dismissed.
     pub async fn arrived(&mut self) -> Option<Arrived> {
-        let arrived = self.0.wait_for(Option::is_some).await.ok()?;
+        let arrived = self.reports.wait_for(Option::is_some).await.ok()?;
         arrived.clone()
+    }
+
+    /// Waits until nothing at all was heard of the boot within `first` from now, or until it has been silent for
+    /// `limit` after it said that it is under way; for ever, where neither comes.
+    pub fn silence(
+        &self,
+        first: Duration,
+        limit: Duration,
+    ) -> impl Future<Output = Silence> + Send + use<> {
+        let mut heard = self.heard.clone();
+        let begun = Instant::now();
+        async move {
+            loop {
+                let (due, silence) = match *heard.borrow_and_update() {
+                    Heard::Nothing => (Some(begun + first), Silence::Never),
+                    Heard::Something => (None, Silence::Never),
+                    Heard::Alive(at) => (Some(at + limit), Silence::Fell),
+                };
+                let passed = async {
+                    match due {
+                        Some(due) => sleep_until(due).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    changed = heard.changed() => if changed.is_err() {
+                        // Dismissed: whoever awaits the report hears of that.
+                        std::future::pending::<()>().await;
+                    },
+                    () = passed => return silence,
+                }
+            }
+        }
     }
 }
 
@@ -150,7 +209,8 @@ impl Depot {
         rootfs: Option<PathBuf>,
     ) -> Result<Awaiting, PinnedError> {
         let certificate = pinned::certificate_from_pem(&secrets.certificate_pem)?;
-        let (reports, awaiting) = watch::channel(None);
+        let (reports, reported) = watch::channel(None);
+        let (heard, hearing) = watch::channel(Heard::Nothing);
         let admitted = Admitted {
             certificate: certificate.to_vec(),
             boot: secrets.id.clone(),
@@ -158,9 +218,13 @@ impl Depot {
             rootfs,
             inputs: HashSet::new(),
             reports,
+            heard,
         };
         self.shared.boots().insert(slot.to_owned(), admitted);
-        Ok(Awaiting(awaiting))
+        Ok(Awaiting {
+            reports: reported,
+            heard: hearing,
+        })
     }
 
     /// Whether this boot of the slot is let in.
@@ -219,6 +283,7 @@ impl Shared {
             return not_awaited();
         };
         let path = request.uri().path().to_owned();
+        self.hear(&slot, path == ALIVE_PATH);
         match (request.method(), path.as_str()) {
             (&Method::POST, REPORT_PATH) => {
                 failpoint::before(Point::DepotReport);
@@ -227,6 +292,7 @@ impl Shared {
                 answer
             }
             (&Method::POST, FAILURE_PATH) => self.failure(request, certificate).await,
+            (&Method::POST, ALIVE_PATH) => empty_response(StatusCode::NO_CONTENT),
             (&Method::GET, TIME_PATH) => {
                 text_response(StatusCode::OK, &crate::clock::now_unix_ms().to_string())
             }
@@ -266,6 +332,20 @@ impl Shared {
                 StatusCode::METHOD_NOT_ALLOWED,
                 "POST /report, GET /input/<sha1>",
             ),
+        }
+    }
+
+    /// Notes that the slot's boot has asked for something, or said that it is under way.
+    fn hear(&self, slot: &str, alive: bool) {
+        if let Some(admitted) = self.boots().get(slot) {
+            admitted.heard.send_modify(|heard| {
+                *heard = match *heard {
+                    Heard::Nothing | Heard::Something if !alive => Heard::Something,
+                    Heard::Nothing | Heard::Something | Heard::Alive(_) => {
+                        Heard::Alive(Instant::now())
+                    }
+                };
+            });
         }
     }
 

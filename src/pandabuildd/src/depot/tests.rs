@@ -138,6 +138,71 @@ async fn a_report_reaches_the_boot_that_waits_for_it() {
     assert_eq!(awaiting.arrived().await, Some(Arrived::Report(report)));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_boot_that_has_said_that_it_lives_is_dead_when_it_says_no_more() {
+    let (first, limit) = (Duration::from_secs(60), Duration::from_secs(30));
+    let unheard = Heard::Nothing;
+    let boot = |heard| {
+        let (heard, hearing) = watch::channel(heard);
+        let (reports, reported) = watch::channel(None);
+        let awaiting = Awaiting {
+            reports: reported,
+            heard: hearing,
+        };
+        (heard, reports, awaiting.silence(first, limit))
+    };
+    let after = |begun: Instant| begun.elapsed().as_secs();
+
+    let (_heard, _reports, silence) = boot(unheard);
+    let begun = Instant::now();
+    assert_eq!((silence.await, after(begun)), (Silence::Never, 60));
+
+    // It says so for longer than anything else here lasts.
+    let (heard, _reports, silence) = boot(unheard);
+    let begun = Instant::now();
+    let saying = async {
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_secs(29)).await;
+            heard.send_replace(Heard::Alive(Instant::now()));
+        }
+        std::future::pending::<()>().await;
+    };
+    let fell = tokio::select! {
+        silence = silence => silence,
+        () = saying => unreachable!("it says nothing more"),
+    };
+    assert_eq!((fell, after(begun)), (Silence::Fell, 10 * 29 + 30));
+
+    // An agent that does not say so has all the time that its report may take.
+    let (_heard, _reports, silence) = boot(Heard::Something);
+    let waited = tokio::time::timeout(Duration::from_secs(1000), silence).await;
+    assert!(waited.is_err());
+    // Nor is a boot silent that is awaited no more.
+    let (heard, _reports, silence) = boot(unheard);
+    drop(heard);
+    let waited = tokio::time::timeout(Duration::from_secs(1000), silence).await;
+    assert!(waited.is_err());
+}
+
+#[tokio::test]
+async fn what_a_boot_asks_for_is_its_first_word_and_only_alive_binds_it_to_go_on() {
+    let place = place().await;
+    let secrets = secrets();
+    let awaiting = place.depot.admit("panda01", &secrets, None).unwrap();
+    let client = place.client(&secrets);
+    let heard = || *awaiting.heard.borrow();
+    assert!(matches!(heard(), Heard::Nothing));
+    assert_eq!(get(&client, TIME_PATH).await.0, 200);
+    assert!(matches!(heard(), Heard::Something));
+    let status = toy::post(&client, ALIVE_PATH, String::new()).await;
+    assert_eq!(status.unwrap(), 204);
+    let Heard::Alive(at) = heard() else {
+        panic!("{:?}", heard());
+    };
+    assert_eq!(get(&client, TIME_PATH).await.0, 200);
+    assert!(matches!(heard(), Heard::Alive(later) if later > at));
+}
+
 #[tokio::test]
 async fn a_report_of_another_boot_or_image_is_refused_and_told() {
     for (boot, image, what) in [

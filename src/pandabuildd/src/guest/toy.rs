@@ -282,8 +282,13 @@ pub(crate) fn report(boot: &str, image: Sha256) -> Report {
 /// A client of the depot, with a boot's certificate.
 pub(crate) fn depot(address: &str, secrets: &BootSecrets, master_pem: &str) -> Endpoint {
     let own = Identity::from_pem(&secrets.certificate_pem, &secrets.key_pem).unwrap();
+    depot_as(address, &own, master_pem)
+}
+
+/// The depot, as the board of that certificate meets it.
+pub(crate) fn depot_as(address: &str, own: &Identity, master_pem: &str) -> Endpoint {
     let master = pinned::certificate_from_pem(master_pem).unwrap();
-    let tls = pinned::client_config(&own, master).unwrap();
+    let tls = pinned::client_config(own, master).unwrap();
     Endpoint::pinned(address.parse().unwrap(), tls, EndpointSettings::default()).unwrap()
 }
 

@@ -14,7 +14,7 @@ use panda_protocol::boot_toml::{self, BootToml, Network};
 use panda_protocol::bootimg;
 use panda_protocol::digest::Sha1;
 use panda_protocol::launchpad::{BuildCall, BuildStatus, FileName, Outcome, Status, Sum};
-use panda_protocol::link::{BootStep, FIXED_DISK_KEY};
+use panda_protocol::link::{ALIVE_PATH, BootStep, FIXED_DISK_KEY};
 use panda_protocol::manifest::Machine;
 use panda_protocol::omap4::asic_id::Chip;
 use panda_slot::{Board, Build, Phase, Rejoin, Slot};
@@ -28,7 +28,7 @@ use crate::boot::bench::{Script, TestBoard, rom};
 use crate::boot::{BootSettings, ExpectedBoard};
 use crate::depot::tests::TestInputs;
 use crate::depot::{Depot, Inputs};
-use crate::guest::toy::{Toy, ToyAgent, build_id, building, waiting};
+use crate::guest::toy::{self, Toy, ToyAgent, build_id, building, waiting};
 use crate::guest::{GuestSettings, Results};
 use crate::identity::{self, KeyAndCertificate};
 use crate::images::{Image, process};
@@ -362,6 +362,42 @@ async fn a_board_tells_its_own_steps_and_whether_its_image_is_insecure() {
         step.unwrap().at_unix_ms
     };
     assert_eq!(at("agent: modules") - at("agent: kernel"), 7_700);
+}
+
+#[tokio::test]
+async fn a_board_that_dies_while_it_boots_is_not_waited_for() {
+    let rack = rack();
+    let master = KeyAndCertificate::master(rack.state.path()).unwrap();
+    let machine = move |bytes: Vec<u8>| {
+        let master = master.certificate_pem.clone();
+        tokio::spawn(async move {
+            let parsed = bootimg::parse(&bytes, Machine::Process).unwrap();
+            let boot = boot_toml::find(parsed.ramdisk).unwrap();
+            let identity = Identity::from_pem(&boot.link.certificate, &boot.link.key).unwrap();
+            let depot = toy::depot_as(&boot.link.depot, &identity, &master);
+            // Its only words.
+            let said = toy::post(&depot, ALIVE_PATH, String::new()).await;
+            assert_eq!(said.unwrap(), 204);
+        });
+    };
+    let board = TestBoard::new(Script {
+        after_on: vec![(1, rom(1))],
+        machine: Some(Box::new(machine)),
+        ..Script::default()
+    });
+    let boot = BootSettings {
+        cut_hold_ms: 5,
+        silent_ms: 100,
+        ..BootSettings::default()
+    };
+    let (power, port) = (Arc::new(board.clone()), Arc::new(board));
+    let mut daemon = rack
+        .start_on(power, port, boot, GuestSettings::default())
+        .await;
+    failed(
+        daemon.reset(1).await,
+        "handshake: the board fell silent while it booted: nothing was heard of it for 100ms",
+    );
 }
 
 #[tokio::test]

@@ -131,6 +131,9 @@ impl Boot {
         steps.run("network", up).await?;
         self.network = Network::Up;
         let depot = steps.run("master", greet(boot)).await?;
+        let saying = depot.clone();
+        // It ends with this program; the next one goes on with it.
+        drop(tokio::spawn(async move { saying.say_alive().await }));
         let found = async {
             disk::find()
                 .await

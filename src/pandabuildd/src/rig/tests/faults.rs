@@ -355,17 +355,17 @@ async fn every_fault_ends_in_time_with_its_reason() {
         (
             "kernel-panics".to_owned(),
             Boot,
-            "handshake: no report from the agent within 120s",
+            "handshake: nothing was heard of the board within 60s of its kernel's start",
         ),
         (
             "agent-silent".to_owned(),
             Boot,
-            "handshake: no report from the agent within 120s",
+            "handshake: nothing was heard of the board within 60s of its kernel's start",
         ),
         (
             "old-certificate".to_owned(),
             Boot,
-            "handshake: no report from the agent within 120s",
+            "handshake: nothing was heard of the board within 60s of its kernel's start",
         ),
         (
             "stays-on-port".to_owned(),
