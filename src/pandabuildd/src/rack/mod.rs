@@ -159,7 +159,9 @@ impl Rack {
             }
             let duty = webservice.as_ref().map(|service| {
                 let ledger = assembly.ledger.clone();
-                let (keeper, duty) = Keeper::new(handle.clone(), service.clone(), ledger, owed);
+                let inputs = Arc::new(assembly.filecache.clone());
+                let (keeper, duty) =
+                    Keeper::new(handle.clone(), inputs, service.clone(), ledger, owed);
                 others.spawn(keeper.run(stop_others.clone()));
                 duty
             });

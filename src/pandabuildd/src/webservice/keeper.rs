@@ -2,9 +2,11 @@
 //! as soon as the slot or the duty is no longer what it was: what a call that was let go has done is seen by
 //! the look that comes first the next time.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use panda_slot::{AttemptNo, Board, BootNo};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -12,6 +14,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{CleanStatus, WebService, WebServiceError};
+use crate::filecache::Filecache;
 use crate::ledger::{Ledger, LedgerError};
 use crate::slot::{SlotHandle, View};
 
@@ -34,6 +37,20 @@ pub enum DutyError {
     /// The daemon is stopping.
     #[error("the daemon is stopping: try again when it is back")]
     Stopping,
+}
+
+/// Whether builds would have their inputs, as `status` asks before it says IDLE.
+#[async_trait]
+pub trait Inputs: Send + Sync {
+    /// Why they would not, if so; without secrets.
+    async fn trouble(&self) -> Option<String>;
+}
+
+#[async_trait]
+impl Inputs for Filecache {
+    async fn trouble(&self) -> Option<String> {
+        Self::trouble(self).await
+    }
 }
 
 /// A slot's duty, for the rest of the daemon.
@@ -71,9 +88,9 @@ impl Duty {
 }
 
 /// The task that keeps it.
-#[derive(Debug)]
 pub struct Keeper {
     slot: SlotHandle,
+    inputs: Arc<dyn Inputs>,
     service: Arc<WebService>,
     builder: Arc<str>,
     ledger: Ledger,
@@ -88,6 +105,15 @@ pub struct Keeper {
     asked: bool,
     /// How often in a row it was seen without that.
     seen: u32,
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keeper")
+            .field("slot", &self.slot.name())
+            .field("duty", &self.duty)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What there is to do.
@@ -111,6 +137,8 @@ enum End {
     Asked(Result<(), WebServiceError>),
     /// Not yet: what the entry says.
     NotYet(CleanStatus),
+    /// Not yet: a build would not have its inputs, and why.
+    NoInputs(String),
     /// The slot has changed meanwhile.
     Changed,
     /// No.
@@ -130,6 +158,7 @@ impl Keeper {
     #[must_use]
     pub fn new(
         slot: SlotHandle,
+        inputs: Arc<dyn Inputs>,
         service: Arc<WebService>,
         ledger: Ledger,
         duty: Option<AttemptNo>,
@@ -139,6 +168,7 @@ impl Keeper {
         let builder = service.settings().builder(slot.name()).into();
         let keeper = Self {
             slot,
+            inputs,
             service,
             builder,
             ledger,
@@ -169,6 +199,7 @@ impl Keeper {
                 self.service.clone(),
                 self.builder.clone(),
                 self.slot.clone(),
+                self.inputs.clone(),
                 work.clone(),
             );
             tokio::pin!(end);
@@ -283,6 +314,9 @@ impl Keeper {
             (End::NotYet(status), _) => {
                 self.say(format!("the web service says {status:?}, not yet Cleaning"));
             }
+            (End::NoInputs(why), _) => self.say(format!(
+                "the slot is ready, and Launchpad waits, but a build would fail here: {why}"
+            )),
             (End::Changed, _) => tracing::debug!(slot, "the slot has changed meanwhile"),
             (End::Trouble(error), _) => self.trouble(&error),
         }
@@ -336,6 +370,7 @@ async fn attempt(
     service: Arc<WebService>,
     builder: Arc<str>,
     slot: SlotHandle,
+    inputs: Arc<dyn Inputs>,
     work: Work,
 ) -> End {
     if work == Work::Nothing {
@@ -346,6 +381,11 @@ async fn attempt(
         Ok(entry) => entry,
         Err(error) => return End::Trouble(error),
     };
+    if let (Work::Clean(_), CleanStatus::Cleaning) = (&work, &entry.clean_status)
+        && let Some(why) = inputs.trouble().await
+    {
+        return End::NoInputs(why);
+    }
     match work {
         Work::Nothing => End::Changed,
         Work::Clean(attempt) => match entry.clean_status {

@@ -14,6 +14,9 @@
 //!   nothing is written until the entry says `Cleaning`, and only over that very entry.
 //! - A `Clean` written after a dispatch makes the manager fail builder and job: so a slot that has had a build
 //!   since the duty began is left alone, and so is one that is not ready.
+//! - A `Clean` is an invitation, as IDLE is. While builds would not have their inputs, `status` is a Fault, five of
+//!   which in a row count against the builder; as long as Launchpad waits for `Clean` it asks nothing and counts
+//!   nothing. So `Clean` waits until the file cache is well.
 //! - After any doubt (no answer, a restart, a strange answer) the entry is looked at first.
 //!
 //! Where it is configured, a slot that has failed is also disabled there, with its reason.
@@ -30,5 +33,5 @@ mod tests;
 
 pub use self::client::{WebService, WebServiceError};
 pub use self::credentials::CredentialsError;
-pub use self::keeper::{Duty, DutyError, Keeper};
+pub use self::keeper::{Duty, DutyError, Inputs, Keeper};
 pub use self::settings::WebServiceSettings;

@@ -29,6 +29,18 @@ struct Bench {
     hands: Arc<ScriptedHands>,
     slot: SlotHandle,
     fake: Fake,
+    inputs: Arc<Cache>,
+}
+
+/// A file cache that is well, or not.
+#[derive(Default)]
+struct Cache(std::sync::Mutex<Option<String>>);
+
+#[async_trait::async_trait]
+impl Inputs for Cache {
+    async fn trouble(&self) -> Option<String> {
+        self.0.lock().unwrap().clone()
+    }
 }
 
 /// A daemon's part in it.
@@ -58,6 +70,7 @@ impl Bench {
             hands,
             slot,
             fake,
+            inputs: Arc::default(),
         }
     }
 
@@ -76,7 +89,8 @@ impl Bench {
     async fn daemon(&self) -> Daemon {
         let service = Arc::new(WebService::new(self.settings()).unwrap());
         let left = self.ledger.duty("panda01").await.unwrap();
-        let (keeper, duty) = Keeper::new(self.slot.clone(), service, self.ledger.clone(), left);
+        let (slot, inputs) = (self.slot.clone(), self.inputs.clone());
+        let (keeper, duty) = Keeper::new(slot, inputs, service, self.ledger.clone(), left);
         let stop = CancellationToken::new();
         let task = tokio::spawn(keeper.run(stop.clone()));
         Daemon { duty, stop, task }
@@ -190,6 +204,24 @@ async fn clean_is_written_when_the_slot_is_fresh_and_the_entry_says_cleaning_and
             "{seen:?}"
         );
     }
+    daemon.end().await;
+}
+
+#[tokio::test]
+async fn clean_is_not_written_while_a_build_would_not_have_its_inputs() {
+    let bench = Bench::new("Cleaning").await;
+    *bench.inputs.0.lock().unwrap() = Some("the disk is full".to_owned());
+    let daemon = bench.daemon().await;
+    bench.trigger(&daemon).await;
+    bench.fresh().await;
+    let note = daemon.noted("a build would fail here").await;
+    assert!(note.contains("the disk is full"), "{note}");
+    more(&bench.fake, 4).await;
+    assert_eq!(bench.fake.patches().len(), 0);
+    assert_eq!(bench.fake.clean_status(), "Cleaning");
+    *bench.inputs.0.lock().unwrap() = None;
+    bench.settled(&daemon).await;
+    assert_eq!(bench.fake.clean_status(), "Clean");
     daemon.end().await;
 }
 
