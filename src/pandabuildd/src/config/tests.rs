@@ -72,6 +72,47 @@ fn what_the_example_says_of_defaults_is_true() {
     assert_eq!(with.rack, without.rack);
 }
 
+/// Every key of the tables with settings stands in the example, commented out or not.
+#[test]
+fn the_example_shows_every_key() {
+    let text = include_str!("../../rack.example.toml");
+    let shown = |table: &str, key: &str| {
+        let header = format!("[{table}]");
+        let inside = text
+            .lines()
+            .map(|line| line.trim_start_matches(['#', '=', ' ']))
+            .skip_while(|line| *line != header)
+            .skip(1)
+            .take_while(|line| !line.starts_with('['));
+        inside
+            .filter_map(|line| line.split_once(" ="))
+            .any(|(name, _)| name == key)
+    };
+    let mut missing_keys = Vec::new();
+    for table in [
+        "rack",
+        "front",
+        "depot",
+        "filecache",
+        "boot",
+        "guest",
+        "slot_task",
+    ] {
+        let header = format!("[{table}]\n");
+        let with = if RACK.contains(&header) {
+            RACK.replacen(&header, &format!("{header}no_such_key = 1\n"), 1)
+        } else {
+            format!("{header}no_such_key = 1\n{RACK}")
+        };
+        let error = parse(&with).unwrap_err().to_string();
+        let (_, known) = error.split_once("expected ").unwrap();
+        let keys = known.split('`').skip(1).step_by(2);
+        let missing = keys.filter(|key| !shown(table, key));
+        missing_keys.extend(missing.map(|key| format!("[{table}] {key}")));
+    }
+    assert_eq!(missing_keys, Vec::<String>::new());
+}
+
 #[test]
 fn a_right_file_is_taken_whole_with_paths_from_its_directory() {
     let config = parse(RACK).unwrap();
