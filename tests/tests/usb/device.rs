@@ -52,10 +52,12 @@ pub(crate) enum Face {
     Rom(Chip),
     /// A keyboard.
     Keyboard,
+    /// What a running image keeps up.
+    Gadget,
     /// A boot ROM with strings as long as strings can be, of bytes that are none.
     HugeStrings,
-    /// A boot ROM that announces 255 configurations, each of 65,535 bytes.
-    EndlessConfigurations,
+    /// A boot ROM that announces 255 configurations, each of so many bytes.
+    EndlessConfigurations(u16),
     /// A boot ROM whose interface is another at each look: vendor-specific, keyboard, disk.
     ChangingInterfaces,
 }
@@ -81,6 +83,28 @@ pub(crate) fn id(chip: Chip, public: u8) -> AsicId {
         public_id: [public; 20],
         mpk_hash: [0; 32],
         crcs: [0xf0d7_5e1b, 0],
+    }
+}
+
+/// The gadget that the image keeps up: vendor and product.
+pub(crate) const GADGET: (u16, u16) = (0x1d6b, 0x0104);
+
+/// Serves one connection of QEMU's as a running board does, whose image keeps its gadget up: until it is cut.
+pub(crate) async fn serve_gadget(
+    stream: UnixStream,
+    power: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let script = Script {
+        life: Life::Powered,
+        face: Face::Gadget,
+        id: id(Chip::Omap4430, 0),
+        trick: Trick::None,
+    };
+    let mut cut = power.clone();
+    tokio::select! {
+        ended = serve(script, stream, power) => ended,
+        // Its connection ends with it, which is how QEMU sees it leave.
+        _ = cut.wait_for(|on| !on) => Ok(()),
     }
 }
 
@@ -208,7 +232,8 @@ impl Session {
         let (vendor, product) = match self.script.face {
             Face::Keyboard => (0x0627, 0x0001),
             Face::Rom(chip) => (0x0451, chip.usb_product()),
-            Face::HugeStrings | Face::EndlessConfigurations | Face::ChangingInterfaces => {
+            Face::Gadget => GADGET,
+            Face::HugeStrings | Face::EndlessConfigurations(_) | Face::ChangingInterfaces => {
                 (0x0451, Chip::Omap4430.usb_product())
             }
         };
@@ -299,14 +324,20 @@ impl Session {
             Trick::Leave(after) if self.taken > after => return self.leave().await,
             Trick::None | Trick::Stall | Trick::Leave(_) => {}
         }
-        let status = match self.rom.write(data) {
-            Written::Taken | Written::Started(_) | Written::Died => Status::Done,
-            Written::Stalled => Status::Stalled,
+        let (status, started) = match self.rom.write(data) {
+            Written::Started(_) => (Status::Done, true),
+            Written::Taken | Written::Died => (Status::Done, false),
+            Written::Stalled => (Status::Stalled, false),
             Written::Ignored => return Ok(()),
         };
         self.send(&bulk(id, ENDPOINT_OUT, status, data.len()))
             .await?;
-        self.answer_reads().await
+        self.answer_reads().await?;
+        // As a second stage leaves the port before it starts the kernel.
+        if started && matches!(self.script.life, Life::Powered) {
+            self.leave().await?;
+        }
+        Ok(())
     }
 
     async fn answer_reads(&mut self) -> io::Result<()> {
@@ -344,20 +375,21 @@ impl Session {
                 text[1] = 3;
                 text
             }
-            (Face::EndlessConfigurations, 1) => {
+            (Face::EndlessConfigurations(_), 1) => {
                 let mut device = honest?.to_vec();
                 if let Some(count) = device.get_mut(17) {
                     *count = 255;
                 }
                 device
             }
-            (Face::EndlessConfigurations, 2) => {
-                // As long as it can say, and full of interfaces.
-                let mut all = vec![9, 2, 0xff, 0xff, 255, 1, 0, 0xc0, 50];
-                while all.len() < 65_535 {
+            (Face::EndlessConfigurations(size), 2) => {
+                // As long as it says, and full of interfaces.
+                let [low, high] = size.to_le_bytes();
+                let mut all = vec![9, 2, low, high, 255, 1, 0, 0xc0, 50];
+                while all.len() < usize::from(size) {
                     all.extend([9, 4, 0, 0, 30, 0xff, 0xff, 0xff, 0]);
                 }
-                all.truncate(65_535);
+                all.truncate(usize::from(size));
                 all
             }
             (Face::ChangingInterfaces, 2) => {

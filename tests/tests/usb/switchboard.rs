@@ -33,6 +33,16 @@ pub(crate) enum Behind {
     Device(Script),
 }
 
+impl Behind {
+    /// Whether it is what its power lets it be: neither its own supply nor its own will keeps it on the port.
+    fn lives_on_power(&self) -> bool {
+        match self {
+            Self::Board => true,
+            Self::Device(script) => matches!(script.life, Life::Powered),
+        }
+    }
+}
+
 /// What switches the boards' power.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Supply {
@@ -40,6 +50,8 @@ pub(crate) enum Supply {
     Hub,
     /// Relays, which the guest reaches over its network.
     Relays,
+    /// The same, and at the beginning every board runs, with its gadget up.
+    RunningRelays,
 }
 
 /// A port of the guest's hub.
@@ -77,14 +89,14 @@ impl Switchboard {
         for (path, board) in boards {
             let socket = directory.join(format!("{path}.sock"));
             let listener = UnixListener::bind(&socket)?;
-            // With relays nobody has cut anything yet.
-            let (power, powered) = watch::channel(false);
+            let (power, powered) = watch::channel(supply == Supply::RunningRelays);
             let (behind, who) = watch::channel(Behind::Board);
             runtime.spawn(port(
                 listener,
                 board.join("usbredir.sock"),
                 who,
                 powered.clone(),
+                supply == Supply::RunningRelays,
             ));
             runtime.spawn(feed(board.join("power.sock"), powered));
             powers.insert(path.clone(), power.clone());
@@ -150,15 +162,29 @@ impl Switchboard {
     }
 }
 
-/// Serves one port's socket for ever.
+/// Serves one port's socket for ever; a board that `runs` has its gadget up until it is cut for the first time.
 async fn port(
     listener: UnixListener,
     board: PathBuf,
     mut who: watch::Receiver<Behind>,
     power: watch::Receiver<bool>,
+    mut runs: bool,
 ) {
     while let Ok((stream, _)) = listener.accept().await {
         let behind = who.borrow_and_update().clone();
+        runs &= *power.borrow() && behind.lives_on_power();
+        if runs {
+            tokio::select! {
+                ended = device::serve_gadget(stream, power.clone()) => {
+                    if let Err(error) = ended {
+                        eprintln!("{}: {error}", board.display());
+                    }
+                }
+                _ = who.changed() => {}
+            }
+            runs = *power.borrow();
+            continue;
+        }
         tokio::select! {
             ended = serve(behind, stream, &board, power.clone()) => {
                 if let Err(error) = ended {
@@ -259,11 +285,7 @@ impl Wire {
 
     /// What somebody with a meter would find: a device with a supply of its own is never dark.
     fn is_live(&self) -> bool {
-        let own = match &*self.behind.borrow() {
-            Behind::Device(script) => !matches!(script.life, Life::Powered),
-            Behind::Board => false,
-        };
-        own || *self.power.borrow()
+        !self.behind.borrow().lives_on_power() || *self.power.borrow()
     }
 }
 

@@ -106,27 +106,71 @@ async fn a_program_that_is_not_there_is_an_error_that_names_it() {
     assert!(script.settings.find().unwrap().is_absolute());
 }
 
-/// The child that it waits for holds a pipe whose other end tells its death.
+/// A named pipe that the command and all its children hold open: it ends when the last of them is dead.
+struct Alive {
+    read: std::fs::File,
+    /// Keeps it from ending before the command has opened it.
+    both: std::fs::File,
+}
+
+impl Alive {
+    fn new(script: &Script) -> Self {
+        let path = script.directory.path().join("alive");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        // Both ways: nobody waits for the other end to open it.
+        let both = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
+        let read = std::fs::File::open(&path).unwrap();
+        Self { read, both }
+    }
+
+    /// Waits for this text.
+    async fn says(self, text: &'static str) -> Self {
+        let Self { mut read, both } = self;
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut said = vec![0; text.len()];
+            std::io::Read::read_exact(&mut read, &mut said).unwrap();
+            assert_eq!(said, text.as_bytes());
+            read
+        });
+        let read = reading.await.unwrap();
+        Self { read, both }
+    }
+
+    /// Waits until nobody holds it.
+    async fn ends(self) {
+        let Self { mut read, both } = self;
+        drop(both);
+        let reading = tokio::task::spawn_blocking(move || {
+            std::io::Read::read_to_end(&mut read, &mut Vec::new()).unwrap()
+        });
+        reading.await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn one_that_takes_too_long_is_killed_with_its_children() {
-    let mut script = Script::new("mkfifo alive\nsleep 1000 >alive &\nwait");
+    let mut script = Script::new("exec 3>alive\nsleep 1000 &\nwait");
+    let alive = Alive::new(&script);
     script.settings.limit_ms = 500;
     let error = script.power().off().await.unwrap_err();
     assert!(matches!(error, PowerError::TimedOut { .. }), "{error}");
-    assert!(no_process_in(script.directory.path()).await);
+    alive.ends().await;
 }
 
 #[tokio::test]
 async fn one_that_nobody_waits_for_is_killed_with_its_children() {
-    let script = Script::new("sleep 1000 &\necho started >started\nwait");
+    let script = Script::new("exec 3>alive\nsleep 1000 &\nprintf started >&3\nwait");
+    let alive = Alive::new(&script);
     let power = script.power();
     let off = tokio::spawn(async move { power.off().await });
-    while script.file("started").is_none_or(|text| text.is_empty()) {
-        tokio::task::yield_now().await;
-    }
+    let alive = alive.says("started").await;
     off.abort();
     assert!(off.await.unwrap_err().is_cancelled());
-    assert!(no_process_in(script.directory.path()).await);
+    alive.ends().await;
 }
 
 #[tokio::test]
@@ -155,23 +199,6 @@ fn settings_that_cannot_be_name_their_key() {
         assert!(settings(text).unwrap_err().starts_with(key), "{text}");
     }
     toml::from_str::<CommandSettings>("argv = []\nshell = true").unwrap_err();
-}
-
-/// Waits until no process has its working directory there; kills come from the kernel, soon.
-async fn no_process_in(directory: &Path) -> bool {
-    let directory = directory.canonicalize().unwrap();
-    let there = || {
-        std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
-            std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == directory)
-        })
-    };
-    for _ in 0..20_000 {
-        if !there() {
-            return true;
-        }
-        tokio::task::yield_now().await;
-    }
-    false
 }
 
 fn sense(script: &str) -> CommandSense {

@@ -139,6 +139,66 @@ async fn between_two_connections_there_is_the_pause_and_never_two_at_once() {
     }
 }
 
+/// A board that takes 20 ms for each command, and writes down what came and when. docs/rack.md shows this list.
+#[tokio::test(start_paused = true)]
+async fn a_board_is_cut_held_and_given_power_by_these_bytes_at_these_times() {
+    let (board, mut connections) = in_memory();
+    let power = ProxrPower::new(board, contact(1, 3));
+    let began = Instant::now();
+    let at = move || began.elapsed().as_millis();
+    let play = tokio::spawn(async move {
+        let mut lines = Vec::new();
+        let mut on = false;
+        for _ in 0..2 {
+            let mut line = connections.recv().await.unwrap();
+            lines.push(format!("{:>5} ms  connected", at()));
+            loop {
+                let mut bytes = vec![0; 2];
+                if line.read_exact(&mut bytes).await.is_err() {
+                    break;
+                }
+                if bytes[1] != 33 {
+                    bytes.push(line.read_u8().await.unwrap());
+                }
+                let came = at();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let answer = match bytes[1] {
+                    118 => u8::from(on),
+                    command => {
+                        on = if command == 33 { on } else { command == 110 };
+                        85
+                    }
+                };
+                line.write_u8(answer).await.unwrap();
+                lines.push(format!("{came:>5} ms  {bytes:?} -> {answer}"));
+            }
+            lines.push(format!("{:>5} ms  closed", at()));
+        }
+        lines
+    });
+    power.off().await.unwrap();
+    // The hold.
+    tokio::time::sleep(Duration::from_millis(3_000)).await;
+    power.on().await.unwrap();
+    let lines = play.await.unwrap();
+    println!("{}", lines.join("\n"));
+    assert_eq!(
+        lines,
+        [
+            "    0 ms  connected",
+            "    0 ms  [254, 33] -> 85",
+            "   20 ms  [254, 110, 1] -> 85",
+            "   40 ms  [254, 118, 1] -> 1",
+            "   60 ms  closed",
+            " 3060 ms  connected",
+            " 3060 ms  [254, 33] -> 85",
+            " 3080 ms  [254, 102, 1] -> 85",
+            " 3100 ms  [254, 118, 1] -> 0",
+            " 3120 ms  closed",
+        ]
+    );
+}
+
 /// A whole relay board: keeps its relays, and tells every command that came, by connection.
 async fn obey(mut line: impl Stream, relays: &Mutex<BTreeMap<Relay, bool>>) -> Vec<Command> {
     let mut commands = Vec::new();

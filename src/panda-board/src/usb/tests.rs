@@ -1,7 +1,7 @@
 //! The driver as a whole, over a directory in sysfs' place and a device in libusb's.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use panda_protocol::hub_power::Switching;
@@ -22,6 +22,7 @@ struct Script {
     steps: Mutex<VecDeque<Step>>,
     written: Mutex<Vec<u8>>,
     opened: Mutex<Vec<u32>>,
+    silence: Condvar,
 }
 
 enum Step {
@@ -43,14 +44,18 @@ impl Opener for Fake {
 
 impl Fake {
     fn next(&self, wait: Duration) -> Result<Step, TransferError> {
-        let next = self.0.steps.lock().unwrap().pop_front();
-        match next {
+        // Silent until the test has it do something, for as long as libusb would wait.
+        let steps = self.0.steps.lock().unwrap();
+        let silent = |steps: &mut VecDeque<Step>| steps.is_empty();
+        let (mut steps, _) = self
+            .0
+            .silence
+            .wait_timeout_while(steps, wait, silent)
+            .unwrap();
+        match steps.pop_front() {
             Some(Step::Fail(error)) => Err(error),
             Some(step) => Ok(step),
-            None => {
-                std::thread::sleep(wait.min(Duration::from_millis(20)));
-                Err(TransferError::TimedOut)
-            }
+            None => Err(TransferError::TimedOut),
         }
     }
 }
@@ -119,13 +124,21 @@ impl Bench {
 
     fn script(&self, steps: impl IntoIterator<Item = Step>) {
         self.script.steps.lock().unwrap().extend(steps);
+        self.script.silence.notify_all();
     }
 
-    /// Waits until the port's device is as authorised as this.
-    fn authorized(&self, wanted: &str) {
-        while self.machine.read("1-2.3/authorized") != wanted {
-            std::thread::yield_now();
-        }
+    /// Lets go of the pipe, and waits until its device's authorisation has been taken back.
+    fn release(&self, pipe: Box<dyn Pipe>) {
+        use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+        let attribute = self.machine.root().join("1-2.3/authorized");
+        let changes = Inotify::init(InitFlags::IN_CLOEXEC).unwrap();
+        changes
+            .add_watch(&attribute, AddWatchFlags::IN_CLOSE_WRITE)
+            .unwrap();
+        drop(pipe);
+        changes.read_events().unwrap();
+        assert_eq!(self.machine.read("1-2.3/authorized"), "0");
     }
 }
 
@@ -147,8 +160,7 @@ async fn a_rom_is_authorised_while_its_pipe_is_open_and_everything_goes_through(
     pipe.write(b"0123456789", LIMIT).await.unwrap();
     assert_eq!(*bench.script.written.lock().unwrap(), b"0123456789");
     assert_eq!(pipe.read(81, LIMIT).await.unwrap(), b"greeting");
-    drop(pipe);
-    bench.authorized("0");
+    bench.release(pipe);
 }
 
 #[tokio::test]
@@ -261,8 +273,7 @@ async fn a_pipe_that_nobody_waits_for_lets_go_of_its_device() {
     let mut pipe = bench.rom().await;
     let read = tokio::time::timeout(Duration::from_millis(5), pipe.read(4, LIMIT)).await;
     assert!(read.is_err());
-    drop(pipe);
-    bench.authorized("0");
+    bench.release(pipe);
 }
 
 #[tokio::test]
