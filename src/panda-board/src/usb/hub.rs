@@ -19,8 +19,11 @@ use super::path::{HubPath, PortPath};
 use super::sysfs::{self, Sysfs};
 use crate::{Power, PowerError, PowerState};
 
-/// A switch must read back within this.
-const SETTLES: Duration = Duration::from_secs(1);
+/// A switch must read back, and an order to be off must last, within this.
+const SETTLES: Duration = Duration::from_secs(2);
+/// A port must stay off for so long: where the device's leaving is noticed only after the switch, or the device did not
+/// answer, the kernel gives the port its power back, once for each such event.
+const STAYS_OFF: Duration = Duration::from_millis(250);
 const PAUSE: Duration = Duration::from_millis(20);
 const DISABLE: &str = "disable";
 
@@ -204,32 +207,58 @@ impl HubPower {
             what: format!("switching port {} {what}", self.path),
             source,
         };
-        let files = self.files().map_err(failed)?;
-        if files.is_empty() {
-            self.requests
-                .tell(&self.path.hub(), hub_power::switch(self.path.number(), on))
-                .map_err(failed)?;
-        }
-        for file in files {
-            sysfs::write(&file, if on { "0" } else { "1" }).map_err(failed)?;
-        }
-        let until = Instant::now() + SETTLES;
-        while self.is_on().map_err(failed)? != on {
-            if Instant::now() > until {
-                return Err(PowerError::Answer(format!(
-                    "port {} was switched {what} and reads back as {}",
-                    self.path,
-                    if on { "off" } else { "on" }
-                )));
+        self.order(on).map_err(failed)?;
+        let mut ordered = Instant::now();
+        let until = ordered + SETTLES;
+        let mut off_since: Option<Instant> = None;
+        loop {
+            match (self.is_on().map_err(failed)?, on) {
+                (true, true) => return Ok(()),
+                (false, false) => {
+                    if off_since.get_or_insert_with(Instant::now).elapsed() >= STAYS_OFF {
+                        return Ok(());
+                    }
+                }
+                _ if Instant::now() > until => {
+                    return Err(PowerError::Answer(format!(
+                        "port {} was switched {what} and reads back as {}",
+                        self.path,
+                        if on { "off" } else { "on" }
+                    )));
+                }
+                (true, false) if off_since.take().is_some() || ordered.elapsed() >= STAYS_OFF => {
+                    tracing::info!(port = %self.path, "has power, though it was switched off; switched off again");
+                    self.order(false).map_err(failed)?;
+                    ordered = Instant::now();
+                }
+                (true, false) | (false, true) => {}
             }
             std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Orders it once.
+    fn order(&self, on: bool) -> io::Result<()> {
+        let files = self.files()?;
+        if files.is_empty() {
+            let request = hub_power::switch(self.path.number(), on);
+            return self.requests.tell(&self.path.hub(), request);
+        }
+        for file in files {
+            sysfs::write(&file, if on { "0" } else { "1" })?;
         }
         Ok(())
     }
 
     /// The port's own switches: none on a kernel before 6.0.
     fn files(&self) -> io::Result<Vec<std::path::PathBuf>> {
-        let directories = self.sysfs.port_directories(&self.path)?;
+        let away = |error: io::Error| match error.kind() {
+            kind @ io::ErrorKind::NotFound => {
+                io::Error::new(kind, "its hub is away, or has lost its own power")
+            }
+            _ => error,
+        };
+        let directories = self.sysfs.port_directories(&self.path).map_err(away)?;
         let files = directories.into_iter().map(|path| path.join(DISABLE));
         Ok(files.filter(|file| file.exists()).collect())
     }
@@ -412,6 +441,40 @@ mod tests {
             told,
             [hub_power::switch(3, false), hub_power::switch(3, true)]
         );
+    }
+
+    #[tokio::test]
+    async fn a_port_that_the_kernel_gives_its_power_back_is_switched_off_again() {
+        use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+        let machine = Machine::new();
+        let power = find(&machine, PORT, &Fake::new(0xe1, false)).unwrap();
+        let file = machine.port("1-2.3", DISABLE);
+        let changes = Inotify::init(InitFlags::IN_CLOEXEC).unwrap();
+        changes
+            .add_watch(&file, AddWatchFlags::IN_CLOSE_WRITE)
+            .unwrap();
+        let kernel = std::thread::spawn({
+            let file = file.clone();
+            move || {
+                changes.read_events().unwrap();
+                let mut open = std::fs::OpenOptions::new();
+                let mut file = open.write(true).open(&file).unwrap();
+                std::io::Write::write_all(&mut file, b"0").unwrap();
+            }
+        });
+        power.off().await.unwrap();
+        kernel.join().unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"1");
+    }
+
+    #[tokio::test]
+    async fn a_port_whose_hub_is_away_is_told_so() {
+        let machine = Machine::new();
+        let power = find(&machine, PORT, &Fake::new(0xe1, false)).unwrap();
+        machine.unplug_hub("1-2");
+        let error = power.off().await.unwrap_err().to_string();
+        assert!(error.contains("its hub is away"), "{error}");
     }
 
     #[tokio::test]

@@ -97,8 +97,17 @@ fn open(parts: &Parts, path: &PortPath, identity: Identity) -> io::Result<Sessio
         .and_then(|descriptors| descriptors.as_rom().map_err(|error| error.to_string()))
         .map_err(|why| refused(format!("no boot ROM: {why}")))?;
     let lifted = parts.guard.authorize(path, identity).map_err(|error| {
-        let text = format!("it cannot be authorised: {error}; run as root, with sysfs writable");
-        io::Error::new(error.kind(), text)
+        let hint = match error.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                "; run as root, with sysfs writable"
+            }
+            // It has left, or does not answer the kernel.
+            _ => "",
+        };
+        io::Error::new(
+            error.kind(),
+            format!("it cannot be authorised: {error}{hint}"),
+        )
     })?;
     // From here on, whatever fails takes the authorisation back.
     let mut session = Session::new(parts.guard.clone(), path.clone(), identity, lifted);
