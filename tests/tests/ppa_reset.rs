@@ -1,4 +1,6 @@
 //! Launchpad's reset command on a rack of virtual Pandas: reset protocols 1.1 and 2.0.
+//!
+//! `scripts/transcripts` prints what is said to the web service, for docs/launchpad.md.
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -103,13 +105,40 @@ fn a_triggered_reset_is_told_to_the_web_service_by_the_daemon_of_that_moment() -
         service.state().changes.is_empty(),
         "Clean was written too early"
     );
+    noted(&rack, &service, "not yet Cleaning")?;
+    // Whatever it answers is shown, and asked for again.
+    for (refusal, told) in [
+        ("401 Unauthorized", "(401)"),
+        ("403 Forbidden", "(403)"),
+        ("404 Not Found", "(404)"),
+        ("302 Found", "redirects (302)"),
+    ] {
+        service.change(|state| state.refusal = Some(refusal));
+        noted(&rack, &service, told)?;
+    }
     // It does so while the daemon is away.
     rack.kill()?;
-    service.change(|state| state.clean_status = "Cleaning");
+    service.change(|state| {
+        state.refusal = None;
+        state.clean_status = "Cleaning";
+        state.touched = true;
+    });
     rack.serve()?;
     service.wait_for("Clean", |state| state.clean_status == "Clean")?;
-    assert_eq!(service.state().changes, ["{\"clean_status\":\"Clean\"}"]);
-    ensure!(!rack.log().contains("hush"), "a secret is in the log");
+    let state = service.state();
+    assert_eq!(state.changes, ["{\"clean_status\":\"Clean\"}"]);
+    ensure!(
+        state.transcript.contains(" 412 "),
+        "no change came too late:\n{}",
+        state.transcript
+    );
+    for line in state.transcript.lines() {
+        println!("transcript: {line}");
+    }
+    ensure!(
+        !(rack.log() + &state.transcript).contains("hush"),
+        "a secret is in the log"
+    );
     // The boards belong to `twin`: it takes them down.
     rack.kill()?;
     rack.twin()?;
@@ -147,6 +176,20 @@ fn logged(rack: &Rack, what: &str) -> Result<()> {
     Ok(())
 }
 
+/// Waits until operators are told `what`, and has it in the transcript.
+fn noted(rack: &Rack, service: &WebService, what: &str) -> Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let slots = run_ok(&mut rack.control(&["slots"])?)?;
+        if let Some(line) = slots.lines().find(|line| line.contains(what)) {
+            service.change(|state| state.say(&format!("\n$ pandabuildd slots\n{line}\n")));
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "never told: {what}\n{slots}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
 fn one_line(output: &Output, what: &str) -> Result<()> {
     let error = String::from_utf8_lossy(&output.stderr);
     ensure!(!output.status.success(), "it succeeded");
@@ -169,6 +212,20 @@ struct Entry {
     version: u32,
     looks: usize,
     changes: Vec<String>,
+    /// What everything is answered with.
+    refusal: Option<&'static str>,
+    /// Somebody changes the entry just before the next change.
+    touched: bool,
+    /// What was said, without secrets; what only repeats itself once.
+    transcript: String,
+}
+
+impl Entry {
+    fn say(&mut self, what: &str) {
+        if !self.transcript.ends_with(what) {
+            self.transcript += what;
+        }
+    }
 }
 
 impl WebService {
@@ -180,6 +237,9 @@ impl WebService {
             version: 1,
             looks: 0,
             changes: Vec::new(),
+            refusal: None,
+            touched: false,
+            transcript: String::new(),
         };
         let shared = Arc::new((Mutex::new(entry), Condvar::new()));
         let service = Self {
@@ -220,6 +280,42 @@ impl WebService {
     }
 }
 
+/// A request and its answer, as people read them: secrets, and what is another each time, are left out.
+fn exchange(head: &str, body: &str, status: &str, text: &str) -> String {
+    let mut said = String::from("\n");
+    for line in head.lines().filter(|line| !line.is_empty()) {
+        let name = line.split(':').next().unwrap_or_default();
+        let line = match name.to_ascii_lowercase().as_str() {
+            "host" => "Host: api.launchpad.example".to_owned(),
+            "authorization" => redacted(line),
+            "user-agent" | "content-length" | "accept-encoding" => continue,
+            _ => line.to_owned(),
+        };
+        said += &format!("> {line}\n");
+    }
+    if !body.is_empty() {
+        said += &format!("> {body}\n");
+    }
+    said += &format!("< {status}\n");
+    if !text.is_empty() {
+        said += &format!("< {text}\n");
+    }
+    said
+}
+
+/// An `Authorization` without what is secret in it, or another each time.
+fn redacted(line: &str) -> String {
+    let parts = line.split(", ").map(|part| match part.split_once('=') {
+        Some((
+            name @ ("oauth_token" | "oauth_signature" | "oauth_nonce" | "oauth_timestamp"),
+            _,
+        )) => format!("{name}=\"...\""),
+        Some((name, _)) if name.ends_with("realm") => format!("{name}=\"...\""),
+        _ => part.to_owned(),
+    });
+    parts.collect::<Vec<_>>().join(", ")
+}
+
 /// Answers one request of a connection, and closes it.
 fn answer(stream: TcpStream, shared: &(Mutex<Entry>, Condvar)) -> Result<()> {
     let mut reader = BufReader::new(stream);
@@ -239,8 +335,14 @@ fn answer(stream: TcpStream, shared: &(Mutex<Entry>, Condvar)) -> Result<()> {
     let mut status = "200 OK";
     let text = {
         let mut entry = shared.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if head.starts_with("PATCH ") && std::mem::take(&mut entry.touched) {
+            entry.version += 1;
+        }
         let etag = format!("\"e{}\"", entry.version);
-        if !head.contains(" /devel/builders/panda01 ") || !head.contains("hush-hush") {
+        let asked = String::from_utf8_lossy(&body).into_owned();
+        if let Some(refusal) = entry.refusal {
+            status = refusal;
+        } else if !head.contains(" /devel/builders/panda01 ") || !head.contains("hush-hush") {
             status = "404 Not Found";
         } else if head.starts_with("GET ") {
             entry.looks += 1;
@@ -252,11 +354,19 @@ fn answer(stream: TcpStream, shared: &(Mutex<Entry>, Condvar)) -> Result<()> {
         } else {
             status = "412 Precondition Failed";
         }
-        shared.1.notify_all();
-        format!(
+        let text = format!(
             "{{\"clean_status\": \"{}\", \"builderok\": true, \"http_etag\": \"\\\"e{}\\\"\"}}",
             entry.clean_status, entry.version
-        )
+        );
+        let shown = if status.starts_with('2') {
+            text.as_str()
+        } else {
+            ""
+        };
+        let said = exchange(&head, &asked, status, shown);
+        entry.say(&said);
+        shared.1.notify_all();
+        text
     };
     let length = text.len();
     write!(

@@ -1,4 +1,6 @@
 //! The manager's command over a real OpenSSH, as operations do it: a key with a forced command.
+//!
+//! `scripts/transcripts` prints what is said, for docs/launchpad.md.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -45,6 +47,11 @@ fn twenty_resets_at_once_succeed_over_ssh_and_nothing_else_does() -> Result<()> 
             rack.log()
         );
     }
+    show(
+        "resets",
+        "ppa-reset panda01",
+        &run(&mut server.call("resets", &["ppa-reset panda01"]))?,
+    );
     for slot in rack.slots() {
         assert_eq!(rack.boots(&slot.name)?.len(), 1, "one boot for all calls");
     }
@@ -65,6 +72,7 @@ fn twenty_resets_at_once_succeed_over_ssh_and_nothing_else_does() -> Result<()> 
     ] {
         let output = run(&mut server.call("resets", &[command]))?;
         refused(&output).with_context(|| format!("{command:?}: {output:?}"))?;
+        show("resets", command, &output);
         let recorded = "refused over SSH from=\"127.0.0.1 ";
         ensure!(rack.log().contains(recorded), "{}", rack.log());
         ensure!(
@@ -75,12 +83,18 @@ fn twenty_resets_at_once_succeed_over_ssh_and_nothing_else_does() -> Result<()> 
     }
 
     // A role that the key's line adds.
-    let shown = run_ok(&mut server.call("roles", &["slots"]))?;
+    let slots = run(&mut server.call("roles", &["slots"]))?;
+    show("roles", "slots", &slots);
+    let shown = String::from_utf8(slots.stdout)?;
     ensure!(shown.contains("panda02  fresh"), "{shown}");
     refused(&run(&mut server.call("roles", &["slots --json"]))?)?;
-    refused(&run(&mut server.call("roles", &["boots panda01"]))?)?;
+    let beyond = run(&mut server.call("roles", &["boots panda01"]))?;
+    refused(&beyond)?;
+    show("roles", "boots panda01", &beyond);
     // One that only triggers.
-    run_ok(&mut server.call("triggers", &["ppa-reset panda02"]))?;
+    let triggered = run(&mut server.call("triggers", &["ppa-reset panda02"]))?;
+    ensure!(triggered.status.success(), "{triggered:?}");
+    show("triggers", "ppa-reset panda02", &triggered);
     // A slot that is not there is the program's own refusal.
     let unknown = run(&mut server.call("resets", &["ppa-reset panda99"]))?;
     let error = String::from_utf8_lossy(&unknown.stderr);
@@ -88,8 +102,37 @@ fn twenty_resets_at_once_succeed_over_ssh_and_nothing_else_does() -> Result<()> 
         unknown.status.code() == Some(1) && error.lines().count() == 1 && error.contains("panda99"),
         "{unknown:?}"
     );
+    show("resets", "ppa-reset panda99", &unknown);
+    println!("transcript:");
+    for line in rack.log().lines().filter(|line| line.contains("over SSH")) {
+        // Without its time and the port of the other side, which are others each time.
+        let told = line.split_once(" WARN ").map_or(line, |(_, told)| told);
+        println!("transcript: {}", without_port(told));
+    }
     drop(server);
     rack.stop()
+}
+
+/// A call and what came of it, as people read it.
+fn show(key: &str, command: &str, output: &Output) {
+    println!("transcript:");
+    println!("transcript: $ ssh -i {key} pandabuildd@rack1.example {command}");
+    for said in [&output.stdout, &output.stderr] {
+        for line in String::from_utf8_lossy(said).lines() {
+            println!("transcript: {line}");
+        }
+    }
+    println!("transcript: [exit {}]", output.status.code().unwrap_or(-1));
+}
+
+/// `from="ADDRESS PORT …"` with its address alone.
+fn without_port(line: &str) -> String {
+    let Some((before, after)) = line.split_once("from=\"") else {
+        return line.to_owned();
+    };
+    let (from, rest) = after.split_once('"').unwrap_or((after, ""));
+    let address = from.split(' ').next().unwrap_or_default();
+    format!("{before}from=\"{address} ...\"{rest}")
 }
 
 fn refused(output: &Output) -> Result<()> {
