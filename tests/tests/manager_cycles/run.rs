@@ -225,7 +225,10 @@ fn configure(rack: &mut Rack, run: &Run, service: &WebService) -> Result<Option<
         }
     }
     if let Trouble::Deaths(_) = run.trouble {
-        // Sooner than usual (90 s, 12 s), as the scans are.
+        // Sooner than usual (90 s, 12 s, 30 s), as the scans are.
+        let known = "\ncut_hold_ms = 200\n";
+        ensure!(text.contains(known), "rack.toml has no {known:?}: {text}");
+        text = text.replacen(known, &format!("{known}silent_ms = 10000\n"), 1);
         text += "\n[guest]\nfollow_silent_ms = 10000\nprove_ms = 1000\nprove_silent_ms = 3000\n";
     }
     if mode == Mode::Trigger {

@@ -114,6 +114,10 @@ fn whatever_systemd_does_to_the_daemon_costs_nothing() -> Result<()> {
         all.faults += calls.faults;
         all.slowest = all.slowest.max(calls.slowest);
     }
+    // Nobody calls meanwhile.
+    orders.ask("upgrade")?;
+    manager.watch(Arc::new(|_| {}));
+    manager.build(&mut daemon, Kind::Builds)?;
     ensure!(manager.lost_dispatches == 0, "a dispatch was lost");
     for boot in json_items(&orders.ask("boots")?)? {
         let attempts = boot["attempts"].as_array().map_or(0, Vec::len);
