@@ -16,8 +16,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
-    ServerConfig, SignatureScheme,
+    CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, Error,
+    RootCertStore, ServerConfig, SignatureScheme,
 };
 
 /// Which client certificates (DER) a server accepts. Asked once a connection: a handler that must
@@ -93,7 +93,7 @@ pub fn client_config(
     own: &Identity,
     peer: CertificateDer<'static>,
 ) -> Result<ClientConfig, PinnedError> {
-    let provider = provider();
+    let provider = board_provider();
     let verifier = PinnedServer {
         peer,
         provider: provider.clone(),
@@ -114,7 +114,7 @@ pub fn client_config(
 /// # Errors
 /// [`PinnedError::Unusable`].
 pub fn server_config(own: &Identity, accepts: Accepts) -> Result<Arc<ServerConfig>, PinnedError> {
-    let provider = provider();
+    let provider = board_provider();
     let verifier = KnownClients {
         accepts,
         provider: provider.clone(),
@@ -153,6 +153,16 @@ pub fn public_client_config() -> Result<ClientConfig, PinnedError> {
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// For the links with boards, which have no AES instructions: what they are quick at comes first. Servers take the
+/// first of the client's that they know.
+fn board_provider() -> Arc<CryptoProvider> {
+    let mut provider = rustls::crypto::ring::default_provider();
+    provider
+        .cipher_suites
+        .sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
+    Arc::new(provider)
 }
 
 fn refused() -> Error {
@@ -272,5 +282,18 @@ impl ClientCertVerifier for KnownClients {
         self.provider
             .signature_verification_algorithms
             .supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_processor_without_aes_instructions_is_quick_at_is_asked_for_first() {
+        let first = board_provider().cipher_suites[0].suite();
+        assert_eq!(first, CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
+        let all = board_provider().cipher_suites.len();
+        assert_eq!(all, provider().cipher_suites.len());
     }
 }

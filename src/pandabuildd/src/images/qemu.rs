@@ -42,13 +42,15 @@ pub(crate) struct Parts {
 
 /// The kernel command line of a machine of `arch`: its console is the serial line, and a panic ends it, so that
 /// it is seen. A PC's kernel does not count its timer's ticks against its own loops: on a busy host an emulated
-/// processor fails that test, and the kernel panics. The last word says what the machine is.
+/// processor fails that test, and the kernel panics. What keeps programs of one machine from reading each other's
+/// memory protects nothing there: all that runs is one build, which may be root. It costs much where it is emulated. The
+/// last word says what the machine is.
 pub(crate) fn cmdline(arch: &str) -> String {
     let machine = match arch {
         "amd64" | "i386" => "console=ttyS0 no_timer_check",
         _ => "console=ttyAMA0",
     };
-    format!("{machine} panic=-1 quiet pandabuildd.machine=qemu")
+    format!("{machine} mitigations=off panic=-1 quiet pandabuildd.machine=qemu")
 }
 
 /// Finishes the image whose root file system is at `draft`'s [`ROOTFS`] already.

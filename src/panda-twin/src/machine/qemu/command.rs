@@ -22,6 +22,12 @@ use super::accel::Engine;
 use super::arch::Arch;
 use super::{Place, Settings};
 
+/// Everything that QEMU can, AES instructions above all, less what makes software choose a way that is slow where it is
+/// emulated: bytes copied one by one (ERMS), a switch around each copy from and to a program (SMAP), wide vectors, a fifth
+/// level of page tables. A third of the time, measured on what a build does.
+const EMULATED_AMD64: &str =
+    "max,la57=off,erms=off,smap=off,smep=off,avx=off,avx2=off,f16c=off,xsave=off";
+
 /// What the files of a board's RAM are called.
 #[derive(Debug)]
 pub(super) struct Files {
@@ -118,8 +124,7 @@ fn base(settings: &Settings, engine: Engine) -> Command {
     command.args(["--pdeathsig", "KILL", "--", settings.arch.program().0]);
     let (accel, processor) = match (engine, settings.arch) {
         (Engine::Kvm, _) => ("kvm", "host"),
-        // Without a fifth level of page tables, which only costs.
-        (Engine::Tcg, Arch::Amd64) => ("tcg,thread=multi", "max,la57=off"),
+        (Engine::Tcg, Arch::Amd64) => ("tcg,thread=multi", EMULATED_AMD64),
         (Engine::Tcg, Arch::Arm64) => ("tcg,thread=multi", "cortex-a57"),
         (Engine::Tcg, Arch::Armhf) => ("tcg,thread=multi", "cortex-a15"),
     };

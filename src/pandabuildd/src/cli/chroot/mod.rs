@@ -64,6 +64,8 @@ pub(crate) struct Recipe {
     components: String,
     /// Leave out what no build reads: documentation, translations.
     pub(crate) slim: bool,
+    /// Leave these files out too, by dpkg's patterns.
+    pub(crate) left_out: &'static [&'static str],
     /// Say nothing but what went wrong.
     pub(crate) quiet: bool,
     /// Shell commands that change the chroot, `$1`, before it is packed.
@@ -81,6 +83,7 @@ impl Recipe {
             mirror: None,
             components: "main".to_owned(),
             slim: false,
+            left_out: &[],
             quiet: false,
             hooks: Vec::new(),
         }
@@ -318,6 +321,9 @@ fn arguments(recipe: &Recipe) -> Vec<OsString> {
         for name in ["doc", "man", "info", "locale"] {
             arguments.push(format!("--dpkgopt=path-exclude=/usr/share/{name}/*"));
         }
+    }
+    for pattern in recipe.left_out {
+        arguments.push(format!("--dpkgopt=path-exclude={pattern}"));
     }
     for hook in &recipe.hooks {
         arguments.push(format!("--customize-hook={hook}"));

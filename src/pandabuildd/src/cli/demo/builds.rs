@@ -29,7 +29,7 @@ const MAX_LINE: u64 = 16 * 1024;
 pub(crate) struct Built {
     /// Where its results are.
     pub(crate) output: PathBuf,
-    /// How long it took, with the power cut and the boot that cleaned its Panda.
+    /// How long it took; with the power cut and the boot that cleaned its Panda, where another build follows.
     pub(crate) took: Duration,
     /// What it says of marks.
     pub(crate) marks: Marks,
@@ -69,7 +69,7 @@ impl Show {
     }
 }
 
-/// Has the package built on `rack`, with its results in `output`.
+/// Has the package built on `rack`, with its results in `output`. After the `last` build nobody waits for a clean Panda.
 ///
 /// # Errors
 /// Interrupted; a build that does not end well.
@@ -78,6 +78,7 @@ pub(crate) async fn run(
     inputs: &Inputs,
     output: &Path,
     show: Show,
+    last: bool,
     stop: &CancellationToken,
 ) -> anyhow::Result<Built> {
     let began = Instant::now();
@@ -94,6 +95,7 @@ pub(crate) async fn run(
         .args(["--suite", &inputs.suite, "--arch", &inputs.arch])
         .arg("--output")
         .arg(output)
+        .args(last.then_some("--leave"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -136,10 +138,12 @@ pub(crate) async fn run(
         );
     }
     let took = began.elapsed();
-    show.note(&format!(
-        "built, and its Panda clean again by a power cut and a boot, after {:.0} s",
-        took.as_secs_f64()
-    ))?;
+    let clean = if last {
+        ""
+    } else {
+        ", and its Panda clean again by a power cut and a boot,"
+    };
+    show.note(&format!("built{clean} after {:.0} s", took.as_secs_f64()))?;
     Ok(Built {
         output: output.to_owned(),
         took,

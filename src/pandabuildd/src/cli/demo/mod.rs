@@ -53,7 +53,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
     /// The size of each Panda's scratch disk
-    #[arg(long, value_name = "MIB", default_value_t = 3072, value_parser = clap::value_parser!(u64).range(2048..=65536))]
+    #[arg(long, value_name = "MIB", default_value_t = 1536, value_parser = clap::value_parser!(u64).range(1536..=65536))]
     scratch_mib: u64,
     /// Keep the directory with everything that the demonstration leaves: states, logs, consoles, results
     #[arg(long)]
@@ -199,7 +199,8 @@ async fn use_rack(
             ))?;
         }
         let output = work.join(format!("{}-results-{number}", role.name()));
-        builds.push(builds::run(rack, inputs, &output, show, stop).await?);
+        let last = number == BUILDS;
+        builds.push(builds::run(rack, inputs, &output, show, last, stop).await?);
     }
     Ok(builds)
 }

@@ -133,7 +133,7 @@ impl DemoRack {
         Ok(())
     }
 
-    /// Its boots so far, the first one first.
+    /// Its boots up to that of the last build, the first one first.
     ///
     /// # Errors
     /// The daemon does not answer.
@@ -147,6 +147,10 @@ impl DemoRack {
             bail!("the daemon answered another question");
         };
         boots.sort_by_key(|boot| boot.boot);
+        // One that has begun after the last build: nobody waits for it.
+        while boots.last().is_some_and(|boot| boot.attempts.is_empty()) {
+            boots.pop();
+        }
         Ok(boots)
     }
 

@@ -36,6 +36,19 @@ const INCLUDE: &str = "sbuild,schroot,dpkg-dev,apt,ca-certificates,debian-archiv
                        passwd,procps,util-linux,tar,bzip2,gzip,xz-utils,zstd";
 /// What no build reads.
 const LEFT_OUT: [&str; 6] = ["doc", "man", "info", "locale", "lintian", "bug"];
+/// Files that come with what is included, and that nothing on a board uses: boards fetch all this at every boot.
+const FILES_LEFT_OUT: [&str; 10] = [
+    "/usr/bin/*-ld.gold",
+    "/usr/bin/*-dwp",
+    "/usr/bin/*gp-*",
+    "/usr/lib/*/libgprofng*",
+    "/usr/lib/*/gprofng/*",
+    "/usr/lib/*/perl/*/CORE/*",
+    "/usr/lib/*/perl/*/Encode/[CJKT]*",
+    "/usr/lib/*/perl/*/Unicode/Collate/*",
+    "/usr/share/perl/*/Unicode/Collate/*",
+    "/usr/share/zoneinfo/*",
+];
 /// Where the agent mounts the scratch disk.
 const SCRATCH: &str = "var/lib/panda";
 const KERNEL_PACKAGES: &str = include_str!("kernel-packages.sh");
@@ -127,6 +140,9 @@ impl Recipe {
             arguments.push(format!("--dpkgopt=path-exclude=/usr/share/{name}/*"));
         }
         arguments.push("--dpkgopt=path-include=/usr/share/doc/*/copyright".to_owned());
+        for pattern in FILES_LEFT_OUT {
+            arguments.push(format!("--dpkgopt=path-exclude={pattern}"));
+        }
         arguments.push(format!("--customize-hook=mkdir -p \"$1/{SCRATCH}\""));
         // The machine that it is made on has no say in it; the agent writes both at each boot.
         arguments.push(

@@ -88,6 +88,9 @@ pub(crate) struct Args {
     /// How long to wait for a builder that is not ready (between boots, or not reachable), in seconds
     #[arg(long, value_name = "S", default_value_t = 300)]
     wait: u64,
+    /// Do not clean the builder after a build that has ended: its results stay there until somebody does
+    #[arg(long)]
+    leave: bool,
 }
 
 /// Runs it.
@@ -142,7 +145,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         }
         Ok(Ended::Interrupted) | Err(_) => Ok(()),
     };
-    let cleaned = follower.clean().await;
+    let cleaned = match &ended {
+        Ok(Ended::Waiting(_)) if args.leave => Ok(()),
+        Ok(_) | Err(_) => follower.clean().await,
+    };
     show.end();
     drop(server);
     let exit = match ended? {

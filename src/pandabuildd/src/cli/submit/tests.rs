@@ -370,6 +370,14 @@ async fn each_end_has_its_exit_code_and_no_results() {
 }
 
 #[tokio::test]
+async fn a_builder_is_left_with_its_results_only_where_that_is_asked_for() {
+    let bench = bench(ok(&[("hello_1.0_armhf.deb", Sha1::of(DEB.as_bytes()))])).await;
+    assert_eq!(bench.submit(&["--leave"]).await.unwrap(), Exit::Done);
+    assert_eq!(bench.results(), ["hello_1.0_armhf.deb"]);
+    assert!(!bench.builder.seen.lock().unwrap().cleaned);
+}
+
+#[tokio::test]
 async fn results_that_lie_are_refused_whole_and_the_builder_is_left_clean() {
     let deb = ("hello_1.0_armhf.deb", Sha1::of(DEB.as_bytes()));
     for (outcome, word) in [
