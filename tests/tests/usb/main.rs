@@ -15,9 +15,11 @@
 //! - [`device`]: devices that do as they like
 //! - [`switchboard`]: who is behind a port, and whether it has power
 //! - [`qmp`]: what QEMU is told
+//! - [`cast`]: who is in the drills
 //! - [`truth`], [`drills`]: the two tests
 
 mod boards;
+mod cast;
 mod device;
 mod drills;
 mod guest;
