@@ -7,6 +7,8 @@
 //!    ▼ stop                                                        reads limited, bodies: body::read_body
 //! no more accepts ──▶ calls in flight end, at most `drain` ──▶ connections dropped ──▶ returns
 //! ```
+//! A connection that was accepted and has not been asked anything yet has a call in flight, too: whoever made it has
+//! sent the request already, or is about to.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -15,7 +17,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -31,6 +34,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::Body;
+
+/// How long, after the stop, a connection may take to its first request.
+const FIRST_LIMIT: Duration = Duration::from_secs(3);
 
 /// What one listener's connections may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,9 +201,18 @@ async fn requests<S, H, F>(
     let peer = Arc::new(peer);
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(settings.write_limit));
+    let asked = CancellationToken::new();
     let service = service_fn(|request| {
+        asked.cancel();
         let answer = handler(request, peer.clone());
-        async { Ok::<_, Infallible>(answer.await) }
+        async {
+            let mut answer = answer.await;
+            if stop.is_cancelled() {
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(CONNECTION, close);
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -206,9 +221,16 @@ async fn requests<S, H, F>(
         .max_buf_size(64 * 1024)
         .serve_connection(TokioIo::new(Box::pin(stream)), service);
     let mut connection = std::pin::pin!(connection);
+    // hyper closes a connection that it is told to end before it has read anything of it.
+    let stopped = async {
+        stop.cancelled().await;
+        tokio::time::timeout(FIRST_LIMIT, asked.cancelled())
+            .await
+            .ok();
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
+        () = stopped => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

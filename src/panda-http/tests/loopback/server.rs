@@ -173,6 +173,27 @@ async fn a_stop_lets_the_call_in_flight_end_and_takes_no_other() {
     assert!(TcpStream::connect(server.address).await.is_err());
 }
 
+#[tokio::test]
+async fn a_stop_answers_the_call_of_a_connection_that_was_accepted_before_it() {
+    let toy = Toy::new();
+    let mut server = start(&toy, ServerSettings::default()).await;
+    let mut early = TcpStream::connect(server.address).await.unwrap();
+    // Connections are accepted in their order.
+    let mut later = TcpStream::connect(server.address).await.unwrap();
+    later.write_all(&post("1.0", INFO)).await.unwrap();
+    assert!(rest(&mut later).await.starts_with("HTTP/1.0 200 OK"));
+    server.stop.cancel();
+    while TcpStream::connect(server.address).await.is_ok() {}
+    early.write_all(&post("1.1", INFO)).await.unwrap();
+    let answer = rest(&mut early).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer:?}");
+    assert!(
+        answer.to_ascii_lowercase().contains("connection: close"),
+        "{answer:?}"
+    );
+    (&mut server.task).await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stop_does_not_wait_for_ever() {
     let toy = Toy::new();
