@@ -49,7 +49,7 @@ const RUNS: &[(&str, Run)] = &[
     ("pandabuildd submit", Ends),
     (
         "pandabuildd usb list",
-        By("scripts/usb-commands", "usb list"),
+        By("tests/usb/commands.sh", "usb list"),
     ),
     ("panda-twin fault", Ends),
     ("pandabuildd console panda01 --follow", Until("\n")),
@@ -59,7 +59,7 @@ const RUNS: &[(&str, Run)] = &[
     ("panda-agent worker", Until("the worker listens")),
     (
         "pandabuildd twin --machine qemu",
-        By("scripts/test-hello", "twin --machine qemu"),
+        By("scripts/test-hello", "--machine qemu --image"),
     ),
     ("pandabuildd twin", Until("\"slot\":\"panda01\"")),
     (
@@ -73,15 +73,15 @@ const RUNS: &[(&str, Run)] = &[
     ),
     (
         "pandabuildd usb learn",
-        By("scripts/usb-commands", "usb learn"),
+        By("tests/usb/commands.sh", "usb learn"),
     ),
     (
         "pandabuildd boot --port",
-        By("scripts/usb-commands", "boot --port"),
+        By("tests/usb/commands.sh", "boot --port"),
     ),
     (
         "pandabuildd boot --second-stage",
-        By("scripts/usb-commands", "--monitor"),
+        By("tests/usb/commands.sh", "--monitor"),
     ),
     (
         "cargo build --release",
