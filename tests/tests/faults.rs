@@ -44,7 +44,7 @@ const FAULTS: [(&str, &str, &str); 10] = [
     (
         "old-certificate",
         "failed",
-        "handshake: no report from the agent within 5s",
+        "handshake: nothing was heard of the board within 5s of its kernel's start, but an agent called with the certificate of the boot before",
     ),
     (
         "stays-on-port",

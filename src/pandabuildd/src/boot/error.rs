@@ -184,6 +184,15 @@ pub enum StepError {
         /// How long it was awaited.
         limit: Duration,
     },
+    /// What was heard was of another boot.
+    #[error(
+        "nothing was heard of the board within {limit:?} of its kernel's start, but an agent called with the certificate \
+         of the boot before: was what was sent not started, or is the board never without power?"
+    )]
+    OutdatedBoot {
+        /// How long it was awaited.
+        limit: Duration,
+    },
     /// It said that it boots, and then nothing more.
     #[error("the board fell silent while it booted: nothing was heard of it for {limit:?}")]
     FellSilent {

@@ -73,7 +73,7 @@ pub(super) async fn shake(started: Started, awaited: Awaited) -> Result<Proof, F
         ms(chain.settings().first_word_ms),
         ms(chain.settings().silent_ms),
     );
-    let silence = reports.silence(first_word, silent);
+    let (silence, outdated) = (reports.silence(first_word, silent), reports.outdated());
 
     let handshake = async {
         let report = tokio::select! {
@@ -89,10 +89,12 @@ pub(super) async fn shake(started: Started, awaited: Awaited) -> Result<Proof, F
                 }
                 Ok(Some(Arrived::Foreign(what))) => return Err(StepError::WrongReport { what }),
                 Ok(None) => return Err(StepError::Superseded),
+                Err(_) if outdated.get() => return Err(StepError::OutdatedBoot { limit }),
                 Err(_) => return Err(StepError::NoReport { limit }),
             },
             silence = silence => return Err(match silence {
                 Silence::Never => StepError::NoWord { limit: first_word },
+                Silence::Outdated => StepError::OutdatedBoot { limit: first_word },
                 Silence::Fell => StepError::FellSilent { limit: silent },
             }),
             () = wait_for_unawaited_rom(port.clone()) => return Err(StepError::Restarted),

@@ -18,6 +18,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -68,6 +69,8 @@ struct Shared {
     inputs: Arc<dyn Inputs>,
     /// By slot: a slot has one current boot.
     boots: Mutex<HashMap<String, Admitted>>,
+    /// By slot, the certificate of its boot before: who shows it is not let in, but known.
+    earlier: Mutex<HashMap<String, Vec<u8>>>,
 }
 
 /// A boot that is let in.
@@ -79,6 +82,8 @@ struct Admitted {
     inputs: HashSet<Sha1>,
     reports: watch::Sender<Option<Arrived>>,
     heard: watch::Sender<Heard>,
+    /// Somebody has called with the certificate of the boot before.
+    outdated: Outdated,
 }
 
 /// What was heard of a boot before its report.
@@ -107,6 +112,19 @@ pub enum Arrived {
 pub struct Awaiting {
     reports: watch::Receiver<Option<Arrived>>,
     heard: watch::Receiver<Heard>,
+    outdated: Outdated,
+}
+
+/// Whether somebody has called with the certificate of the slot's boot before.
+#[derive(Debug, Clone, Default)]
+pub struct Outdated(Arc<AtomicBool>);
+
+impl Outdated {
+    /// So far.
+    #[must_use]
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// How a boot was silent.
@@ -114,6 +132,9 @@ pub struct Awaiting {
 pub enum Silence {
     /// From its start.
     Never,
+    /// From its start, while somebody called with the certificate of the slot's boot before. That alone ends nothing:
+    /// who has that certificate may be a build on another board, and must not be able to stop this one.
+    Outdated,
     /// After it had said that it is under way.
     Fell,
 }
@@ -125,6 +146,12 @@ impl Awaiting {
         arrived.clone()
     }
 
+    /// Whether an agent of the boot before calls.
+    #[must_use]
+    pub fn outdated(&self) -> Outdated {
+        self.outdated.clone()
+    }
+
     /// Waits until nothing at all was heard of the boot within `first` from now, or until it has been silent for
     /// `limit` after it said that it is under way; for ever, where neither comes.
     pub fn silence(
@@ -132,7 +159,7 @@ impl Awaiting {
         first: Duration,
         limit: Duration,
     ) -> impl Future<Output = Silence> + Send + use<> {
-        let mut heard = self.heard.clone();
+        let (mut heard, outdated) = (self.heard.clone(), self.outdated.clone());
         let begun = Instant::now();
         async move {
             loop {
@@ -152,7 +179,10 @@ impl Awaiting {
                         // Dismissed: whoever awaits the report hears of that.
                         std::future::pending::<()>().await;
                     },
-                    () = passed => return silence,
+                    () = passed => return match silence {
+                        Silence::Never if outdated.get() => Silence::Outdated,
+                        other => other,
+                    },
                 }
             }
         }
@@ -180,9 +210,10 @@ impl Depot {
         let shared = Arc::new(Shared {
             inputs,
             boots: Mutex::default(),
+            earlier: Mutex::default(),
         });
         let known = shared.clone();
-        let accepts: pinned::Accepts = Arc::new(move |der| known.slot_of(der).is_some());
+        let accepts: pinned::Accepts = Arc::new(move |der| known.accepts(der));
         let tls = pinned::server_config(master, accepts)?;
         let handler_shared = shared.clone();
         let handler = move |request, peer: Arc<Peer>| {
@@ -211,6 +242,7 @@ impl Depot {
         let certificate = pinned::certificate_from_pem(&secrets.certificate_pem)?;
         let (reports, reported) = watch::channel(None);
         let (heard, hearing) = watch::channel(Heard::Nothing);
+        let outdated = Outdated::default();
         let admitted = Admitted {
             certificate: certificate.to_vec(),
             boot: secrets.id.clone(),
@@ -219,11 +251,14 @@ impl Depot {
             inputs: HashSet::new(),
             reports,
             heard,
+            outdated: outdated.clone(),
         };
-        self.shared.boots().insert(slot.to_owned(), admitted);
+        let before = self.shared.boots().insert(slot.to_owned(), admitted);
+        self.shared.retire(slot, before);
         Ok(Awaiting {
             reports: reported,
             heard: hearing,
+            outdated,
         })
     }
 
@@ -238,7 +273,8 @@ impl Depot {
 
     /// Lets the slot's board in no longer.
     pub fn dismiss(&self, slot: &str) {
-        self.shared.boots().remove(slot);
+        let before = self.shared.boots().remove(slot);
+        self.shared.retire(slot, before);
     }
 
     /// What the slot's present build may fetch; nothing else.
@@ -264,6 +300,36 @@ fn bounded(settings: ServerSettings, loopback: bool) -> ServerSettings {
 impl Shared {
     fn boots(&self) -> MutexGuard<'_, HashMap<String, Admitted>> {
         self.boots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the certificate of a boot that is no longer let in, where there was one.
+    fn retire(&self, slot: &str, boot: Option<Admitted>) {
+        if let Some(boot) = boot {
+            let mut earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+            earlier.insert(slot.to_owned(), boot.certificate);
+        }
+    }
+
+    /// Whether a board with this certificate is let in. One of the boot before is not, and taken down.
+    fn accepts(&self, certificate: &[u8]) -> bool {
+        if self.slot_of(certificate).is_some() {
+            return true;
+        }
+        let earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = earlier
+            .iter()
+            .find_map(|(slot, known)| (known == certificate).then(|| slot.clone()));
+        drop(earlier);
+        if let Some(slot) = slot
+            && let Some(current) = self.boots().get(&slot)
+        {
+            tracing::warn!(
+                slot,
+                "an agent calls with the certificate of the boot before"
+            );
+            current.outdated.0.store(true, Ordering::Relaxed);
+        }
+        false
     }
 
     /// The slot whose current boot has this certificate.

@@ -100,7 +100,9 @@ async fn only_a_current_boots_certificate_is_let_in() {
     let old_client = place.client(&old);
     assert_eq!(get(&old_client, &input(b"mine")).await.0, 404);
 
-    place.depot.admit("panda01", &new, None).unwrap();
+    let awaiting = place.depot.admit("panda01", &new, None).unwrap();
+    let silence = || awaiting.silence(Duration::ZERO, Duration::ZERO);
+    assert_eq!(silence().await, Silence::Never);
     // The connection of the old boot is still open, and it is let in no more; nor on a new one.
     assert_eq!(get(&old_client, &input(b"mine")).await.0, 403);
     let limit = Duration::from_secs(10);
@@ -110,6 +112,9 @@ async fn only_a_current_boots_certificate_is_let_in() {
         .await
         .unwrap_err();
     assert!(refused.is_silence(), "{refused}");
+    // It is taken down, and ends nothing by itself.
+    assert_eq!(silence().await, Silence::Outdated);
+    assert!(place.depot.admits("panda01", &new.id));
     assert_eq!(get(&place.client(&new), &input(b"mine")).await.0, 404);
 
     // A certificate that nobody knows.
@@ -148,6 +153,7 @@ async fn a_boot_that_has_said_that_it_lives_is_dead_when_it_says_no_more() {
         let awaiting = Awaiting {
             reports: reported,
             heard: hearing,
+            outdated: Outdated::default(),
         };
         (heard, reports, awaiting.silence(first, limit))
     };
