@@ -2,9 +2,13 @@
 //! of scripts/test), that images are whole, the same twice, and never half made.
 
 use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -259,6 +263,33 @@ fn a_build_that_is_interrupted_or_killed_leaves_nothing_and_can_be_run_again() -
 }
 
 #[test]
+#[ignore = "takes minutes and a mirror: scripts/test image"]
+fn a_mirror_that_breaks_off_in_the_middle_is_said_and_costs_a_second_run_only() -> Result<()> {
+    let bin = static_bin()?;
+    let work = tempfile::tempdir_in("/var/tmp")?;
+    let output = work.path().join("image");
+    // Enough for the lists, and not for the packages.
+    let front = MirrorFront::start(30 << 20)?;
+    let build = || {
+        let mut command = image_build(&bin, work.path());
+        command.arg("--output").arg(&output);
+        command.env("http_proxy", &front.url);
+        command
+    };
+    let error = refused(&mut build())?;
+    ensure!(front.is_broken(), "it failed before: {error}");
+    ensure!(
+        error.contains("run this again when the mirror answers"),
+        "{error}"
+    );
+    ensure!(left(&work.path().join("parts"))?.is_empty() && !output.exists());
+    front.mend();
+    run_ok(&mut build())?;
+    ensure!(output.join(manifest::NAME).exists());
+    Ok(())
+}
+
+#[test]
 #[ignore = "takes root and a while: scripts/test image"]
 fn without_a_mirror_root_or_room_it_says_so_and_leaves_nothing() -> Result<()> {
     let bin = static_bin()?;
@@ -307,6 +338,75 @@ fn without_a_mirror_root_or_room_it_says_so_and_leaves_nothing() -> Result<()> {
         "{error}"
     );
     Ok(())
+}
+
+/// Stands before whatever mirrors are asked, and lets so many bytes through; then all its connections break, and no
+/// others are taken.
+struct MirrorFront {
+    url: String,
+    left: Arc<AtomicI64>,
+}
+
+impl MirrorFront {
+    fn start(bytes: i64) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let left = Arc::new(AtomicI64::new(bytes));
+        let counted = left.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let left = counted.clone();
+                // Dropped, and so closed, where nothing is let through any more.
+                if left.load(Ordering::SeqCst) > 0 {
+                    std::thread::spawn(move || drop(Self::serve(client, &left)));
+                }
+            }
+        });
+        Ok(Self { url, left })
+    }
+
+    fn is_broken(&self) -> bool {
+        self.left.load(Ordering::SeqCst) <= 0
+    }
+
+    fn mend(&self) {
+        self.left.store(i64::MAX, Ordering::SeqCst);
+    }
+
+    /// One request, to the mirror that it names, as requests to a proxy do; mirrors understand that form too. What else was
+    /// asked on this connection is asked again on another.
+    fn serve(mut client: TcpStream, left: &AtomicI64) -> io::Result<()> {
+        let mut asked = Vec::new();
+        let mut piece = [0; 16 * 1024];
+        let head = loop {
+            let text = String::from_utf8_lossy(&asked);
+            if let Some((head, _)) = text.split_once("\r\n\r\n") {
+                break format!("{head}\r\nConnection: close\r\n\r\n");
+            }
+            match client.read(&mut piece)? {
+                0 => return Ok(()),
+                count => asked.extend_from_slice(&piece[..count]),
+            }
+        };
+        let host = head
+            .split_once("http://")
+            .and_then(|(_, rest)| rest.split(['/', ' ']).next())
+            .unwrap_or_default();
+        let mut mirror = TcpStream::connect(if host.contains(':') {
+            host.to_owned()
+        } else {
+            format!("{host}:80")
+        })?;
+        mirror.write_all(head.as_bytes())?;
+        loop {
+            let count = mirror.read(&mut piece)?;
+            let bytes = i64::try_from(count).unwrap_or(i64::MAX);
+            if count == 0 || left.fetch_sub(bytes, Ordering::SeqCst) <= bytes {
+                return client.shutdown(Shutdown::Both);
+            }
+            client.write_all(&piece[..count])?;
+        }
+    }
 }
 
 /// Waits until packages are being unpacked; the tree they are unpacked into.
