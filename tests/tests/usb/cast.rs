@@ -20,6 +20,16 @@ pub(crate) enum Grade {
 pub(crate) const GRADES: [Grade; 4] = [Grade::HubPort, Grade::Relay, Grade::Gadget, Grade::Sense];
 
 impl Grade {
+    /// What its column is called.
+    pub(crate) fn head(self) -> &'static str {
+        match self {
+            Self::HubPort => "hub port (`readback`)",
+            Self::Relay => "relay (`readback`)",
+            Self::Gadget => "relay and gadget (`presence`)",
+            Self::Sense => "relay and sense (`sensed`)",
+        }
+    }
+
     /// Its column.
     pub(crate) fn place(self) -> usize {
         GRADES

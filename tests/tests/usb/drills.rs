@@ -37,16 +37,22 @@ const VERDICTS_LIMIT: Duration = Duration::from_secs(130);
 fn what_broken_and_hostile_boards_do_over_usb_is_refused_or_survived() -> Result<()> {
     let programs = rack::programs()?;
     let mut columns = Vec::new();
-    for grade in GRADES {
+    // One column alone: PANDA_USB_DRILLS=gadget.
+    let only = std::env::var("PANDA_USB_DRILLS").unwrap_or_default();
+    let wanted = |grade: Grade| only.is_empty() || only.eq_ignore_ascii_case(&format!("{grade:?}"));
+    for grade in GRADES.into_iter().filter(|grade| wanted(*grade)) {
         match column(grade, &programs).with_context(|| format!("{grade:?}"))? {
             Some(column) => columns.push(column),
             None => return Ok(()),
         }
     }
-    println!(
-        "\n| drill | hub port (`readback`) | relay (`readback`) | relay and gadget (`presence`) | relay and sense (`sensed`) |"
-    );
-    println!("| --- | --- | --- | --- | --- |");
+    let heads: Vec<&str> = GRADES
+        .into_iter()
+        .filter(|grade| wanted(*grade))
+        .map(Grade::head)
+        .collect();
+    println!("\n| drill | {} |", heads.join(" | "));
+    println!("| --- |{}", " --- |".repeat(heads.len()));
     for (index, drill) in drills().iter().enumerate() {
         let cells: Vec<&str> = columns
             .iter()
