@@ -64,7 +64,7 @@ const LEFT_OUT: [&str; 22] = [
     "/usr/lib/*/libc.a",
     "/usr/lib/*/libm-*.a",
     "/usr/lib/*/perl/*/CORE/*",
-    "/usr/lib/*/perl/*/Encode/[CJKT]*",
+    "/usr/lib/*/perl/*/auto/Encode/??/*",
     "/usr/lib/*/perl/*/Unicode/Collate/*",
     "/usr/share/perl/*/Unicode/Collate/*",
     "/usr/share/zoneinfo/*",

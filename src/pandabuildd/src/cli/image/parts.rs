@@ -44,7 +44,7 @@ const FILES_LEFT_OUT: [&str; 10] = [
     "/usr/lib/*/libgprofng*",
     "/usr/lib/*/gprofng/*",
     "/usr/lib/*/perl/*/CORE/*",
-    "/usr/lib/*/perl/*/Encode/[CJKT]*",
+    "/usr/lib/*/perl/*/auto/Encode/??/*",
     "/usr/lib/*/perl/*/Unicode/Collate/*",
     "/usr/share/perl/*/Unicode/Collate/*",
     "/usr/share/zoneinfo/*",
