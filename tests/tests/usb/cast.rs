@@ -48,11 +48,6 @@ pub(crate) enum Expected {
     FailsAt(&'static [&'static str]),
     /// The board is good.
     Fresh,
-    /// The board is good, and stays out of use for want of evidence: its boot fails at this step.
-    OutOfUse(&'static str),
-    /// The board is good; where its neighbours hold the kernel up for too long, its boot fails, and it stays out of use
-    /// for want of evidence, at this step.
-    FreshOr(&'static str),
 }
 
 /// It gets as far as a board without a machine can: it is given the image, and never proves its boot. Nothing
@@ -212,34 +207,15 @@ pub(crate) fn drills() -> Vec<Drill> {
             face(Face::EndlessConfigurations(4_096)),
             Fails("rom"),
         ),
-        Drill {
-            expected: [
-                Expected::Fresh,
-                Expected::Fresh,
-                Expected::FreshOr("evidence"),
-                Expected::Fresh,
-            ],
-            ..good("2.8", "a good board on the hub of the worst")
-        },
-        Drill {
-            // Away from its hub its gadget leaves without a cut, and its supply's is not to be seen then.
-            expected: [
-                Expected::Fresh,
-                Expected::Fresh,
-                Expected::OutOfUse("evidence"),
-                Expected::Fresh,
-            ],
-            ..good("3.1", "a good board whose hub loses its supply")
-        },
+        good("2.8", "a good board on the hub of the worst"),
+        good("3.1", "a good board whose hub loses its supply"),
     ]
 }
 
 /// Whether a failure at this step is what is expected.
 pub(crate) fn fits(expected: Expected, step: &str) -> bool {
     match expected {
-        Expected::Fails(expected) | Expected::OutOfUse(expected) | Expected::FreshOr(expected) => {
-            step == expected
-        }
+        Expected::Fails(expected) => step == expected,
         Expected::FailsAt(steps) => steps.contains(&step),
         Expected::Fresh => false,
     }
