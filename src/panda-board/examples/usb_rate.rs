@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use panda_board::usb::{HubPortSettings, HubPower, PortPath, Sysfs, Usb};
 use panda_board::{Pipe, Port as _, Power as _, Presence};
+use panda_protocol::bootimg::{self, PageSize, Spec};
+use panda_protocol::manifest::Machine;
 use panda_protocol::{aboot, omap4::rom};
 use rusb::UsbContext as _;
 
@@ -37,7 +39,14 @@ async fn main() -> Result<()> {
     let port: PortPath = next()?.parse()?;
     let bytes = next()?.parse::<usize>()? << 20;
     let rounds: usize = next()?.parse()?;
-    let image: Vec<u8> = (0..=255).cycle().take(bytes).collect();
+    // What is no boot image is taken to its last byte, and that one is never acknowledged.
+    let ramdisk: Vec<u8> = (0..=255).cycle().take(bytes).collect();
+    let spec = Spec {
+        machine: Machine::Process,
+        page_size: PageSize::try_from(2048)?,
+        cmdline: "",
+    };
+    let image = bootimg::compose(&spec, &[7; 4096], &[&ramdisk])?;
 
     let sysfs = Sysfs::default();
     let settings = HubPortSettings {
@@ -54,7 +63,7 @@ async fn main() -> Result<()> {
         {
             let took = run(&usb, &port, &power, way, &image).await?;
             #[expect(clippy::cast_precision_loss, reason = "for people")]
-            let rate = bytes as f64 / 1e6 / took.as_secs_f64();
+            let rate = image.len() as f64 / 1e6 / took.as_secs_f64();
             println!("round {round}, {}: {rate:.2} MB/s", name(way));
             rates.push(rate);
         }

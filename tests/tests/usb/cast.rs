@@ -165,7 +165,7 @@ pub(crate) fn drills() -> Vec<Drill> {
             face(Face::ChangingInterfaces),
             FailsAt(&["rom", "handshake"]),
         ),
-        // It holds up the kernel, and with it whatever else is on its hub.
+        // It holds up the kernel, and with it whatever else is on its hub: a good board there may wait for minutes.
         drill(
             "2.4",
             "enumerates again and again",
@@ -207,7 +207,6 @@ pub(crate) fn drills() -> Vec<Drill> {
             face(Face::EndlessConfigurations(4_096)),
             Fails("rom"),
         ),
-        good("2.8", "a good board on the hub of the worst"),
         good("3.1", "a good board whose hub loses its supply"),
     ]
 }
