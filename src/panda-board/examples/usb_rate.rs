@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use panda_board::usb::{HubPortSettings, HubPower, PortPath, Sysfs, Usb};
 use panda_board::{Pipe, Port as _, Power as _, Presence};
+use panda_protocol::aboot;
 use panda_protocol::bootimg::{self, PageSize, Spec};
 use panda_protocol::manifest::Machine;
-use panda_protocol::{aboot, omap4::rom};
+use panda_protocol::omap4::{asic_id, rom};
 use rusb::UsbContext as _;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -117,6 +118,8 @@ async fn run(
         return Ok(tokio::task::spawn_blocking(move || plain(&path, &image)).await??);
     }
     let mut pipe = port.open(device.arrival).await?;
+    pipe.write(&rom::word(rom::GET_ASIC_ID), LIMIT).await?;
+    pipe.read(asic_id::BYTES, LIMIT).await?;
     for message in opening() {
         pipe.write(&message, LIMIT).await?;
         greet(&mut *pipe, &message).await?;
@@ -178,6 +181,11 @@ fn plain(path: &PortPath, image: &[u8]) -> io::Result<Duration> {
             Err(io::Error::other("a short write"))
         }
     };
+    let mut id = [0; 512];
+    write(&rom::word(rom::GET_ASIC_ID))?;
+    handle
+        .read_bulk(rom::ENDPOINT_IN, &mut id, LIMIT)
+        .map_err(failed)?;
     for message in opening() {
         write(&message)?;
     }
