@@ -53,7 +53,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
     /// The size of each Panda's scratch disk
-    #[arg(long, value_name = "MIB", default_value_t = 1536, value_parser = clap::value_parser!(u64).range(1536..=65536))]
+    #[arg(long, value_name = "MIB", default_value_t = 1152, value_parser = clap::value_parser!(u64).range(1152..=65536))]
     scratch_mib: u64,
     /// Keep the directory with everything that the demonstration leaves: states, logs, consoles, results
     #[arg(long)]
