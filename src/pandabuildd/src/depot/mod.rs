@@ -322,12 +322,13 @@ impl Shared {
         drop(earlier);
         if let Some(slot) = slot
             && let Some(current) = self.boots().get(&slot)
+            // Said once a boot: whoever has it may call as often as it likes.
+            && !current.outdated.0.swap(true, Ordering::Relaxed)
         {
             tracing::warn!(
                 slot,
                 "an agent calls with the certificate of the boot before"
             );
-            current.outdated.0.store(true, Ordering::Relaxed);
         }
         false
     }
