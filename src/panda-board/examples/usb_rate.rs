@@ -69,14 +69,18 @@ async fn main() -> Result<()> {
             rates.push(rate);
         }
     }
-    let [plain, pipe, paced] = rates.map(median);
+    let [plain, pipe, paced] = &rates;
     println!(
-        "medians: plain libusb {plain:.2} MB/s, pipe {pipe:.2} MB/s, paced pipe {paced:.2} MB/s"
+        "medians: plain libusb {:.2} MB/s, pipe {:.2} MB/s, paced pipe {:.2} MB/s",
+        median(plain.clone()),
+        median(pipe.clone()),
+        median(paced.clone())
     );
+    // Each beside its neighbour of the same round: the guest's own speed changes from one to the next.
     println!(
-        "pipe / plain = {:.3}, paced / plain = {:.3}",
-        pipe / plain,
-        paced / plain
+        "medians of the rounds' ratios: pipe / plain = {:.3}, paced / plain = {:.3}",
+        median(ratios(pipe, plain)),
+        median(ratios(paced, plain))
     );
     Ok(())
 }
@@ -87,6 +91,10 @@ const fn name(way: Way) -> &'static str {
         Way::Pipe => "pipe",
         Way::Paced => "pipe, 1 ms before each write",
     }
+}
+
+fn ratios(rates: &[f64], reference: &[f64]) -> Vec<f64> {
+    rates.iter().zip(reference).map(|(a, b)| a / b).collect()
 }
 
 fn median(mut rates: Vec<f64>) -> f64 {

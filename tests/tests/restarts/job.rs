@@ -193,6 +193,11 @@ impl Manager {
         })
     }
 
+    /// One scan of a builder that has nothing to do.
+    pub(crate) fn scan(&self, daemon: &mut dyn Daemon) -> Result<()> {
+        self.status(daemon).map(drop)
+    }
+
     /// A whole build, from IDLE to IDLE. The same id every time, as retries have it.
     pub(crate) fn build(&mut self, daemon: &mut dyn Daemon, kind: Kind) -> Result<()> {
         self.count += 1;

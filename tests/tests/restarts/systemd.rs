@@ -25,6 +25,8 @@ const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 2));
 const CHROOT: usize = 16 << 20;
 /// Between two pieces of an input, of which there are ten.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Between two scans of a builder that has nothing to do.
+const SCAN: Duration = Duration::from_millis(300);
 /// The longest that the guest may take to be up, with a board that is fresh.
 const UP: Duration = Duration::from_secs(400);
 /// The longest that an order may take.
@@ -164,7 +166,17 @@ fn one(
     manager.build(daemon, Kind::Builds)?;
     let given = given.lock().unwrap_or_else(PoisonError::into_inner).take();
     given.context("the manager never came to that step")??;
-    let gone = orders.hear()?;
+    // The build may be over before the daemon has ended, and one that was stopped starts with the next call.
+    let gone = std::thread::scope(|scope| {
+        let hearing = scope.spawn(|| orders.hear());
+        while !hearing.is_finished() {
+            manager.scan(daemon)?;
+            std::thread::sleep(SCAN);
+        }
+        hearing
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
     ensure!(!gone.starts_with("failed"), "{}", lines(&gone));
     Ok(Told {
         gone,
