@@ -148,7 +148,10 @@ fn column(grade: Grade, programs: &Path) -> Result<Option<Column>> {
         let said = guest.run(
             "cat /tmp/log; dmesg; ./pandabuildd boots --limit 200 --socket /tmp/state/control.sock || true",
         )?;
-        std::fs::write(Path::new(&directory).join(format!("{grade:?}.log")), said)?;
+        let file = Path::new(&directory).join(format!("{grade:?}.log"));
+        std::fs::create_dir_all(&directory)
+            .and_then(|()| std::fs::write(&file, said))
+            .with_context(|| file.display().to_string())?;
     } else if result.is_err() {
         println!("{}", guest.run("tail -n 40 /tmp/log; dmesg | tail -n 20")?);
     }

@@ -76,7 +76,6 @@ pub(super) async fn send(
         ))
     };
     let digest = chain.step("boot image", limit, work).await?;
-    drop(paced);
 
     let limit = ms(chain.settings().port_released_ms);
     let released = async {
@@ -95,6 +94,9 @@ pub(super) async fn send(
         }
     };
     chain.step("started", limit * 2, released).await?;
+    // Not sooner: closing a device makes the kernel talk to it, and where it is just leaving, the kernel waits five
+    // seconds for an answer before it sees that.
+    drop(paced);
     Ok(Started {
         chain,
         port,

@@ -195,7 +195,6 @@ impl Bench {
             }
         }
         let took = sending.elapsed();
-        drop(paced);
         let released = Duration::from_millis(settings.port_released_ms);
         let mut presence = port.watch();
         let leaves = presence.wait_for(|seen| !is_there(seen, device.arrival));
@@ -205,6 +204,8 @@ impl Bench {
                  start it"
             );
         }
+        // Once it has left: closing a device makes the kernel talk to it.
+        drop(paced);
         say(&format!(
             "{path}: {id}: booted in {:.1} s; {}; SHA-256 {digest}",
             begun.elapsed().as_secs_f64(),
