@@ -37,7 +37,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use nix::fcntl::{Flock, FlockArg};
 use panda_http::download::{DownloadSettings, Downloader};
@@ -122,9 +122,6 @@ pub enum WorkerError {
     /// The file cache.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// No downloads.
-    #[error(transparent)]
-    Downloader(#[from] ClientError),
 }
 
 /// A worker. Cheap to clone.
@@ -136,7 +133,9 @@ struct Shared {
     settings: Settings,
     isolation: Isolation,
     cache: Store,
-    public: Downloader,
+    /// Made when it is first wanted: on a rack everything comes from the depot, and a Panda reads the certificates of all the
+    /// authorities that it trusts for seconds.
+    public: OnceLock<Downloader>,
     depot: Option<Depot>,
     builds: PathBuf,
     counter: AtomicU64,
@@ -185,13 +184,9 @@ impl Worker {
         let builds = state.join("builds");
         tree::remove(&builds).map_err(failed(&builds))?;
         private_dir(&builds).map_err(failed(&builds))?;
-        let downloads = DownloadSettings {
-            max_bytes: settings.cache_bytes,
-            ..DownloadSettings::default()
-        };
         Ok(Self(Arc::new(Shared {
             cache: Store::open(&state.join("filecache"), settings.cache_bytes)?,
-            public: Downloader::public(downloads)?,
+            public: OnceLock::new(),
             settings,
             isolation,
             depot,
@@ -239,11 +234,23 @@ impl Worker {
         self.0.settings.apt_proxy.as_deref()
     }
 
-    fn downloader(&self, url: &str) -> &Downloader {
+    fn downloader(&self, url: &str) -> Result<&Downloader, ClientError> {
         match &self.0.depot {
-            Some(depot) if url.starts_with(&depot.url) => &depot.downloader,
-            _ => &self.0.public,
+            Some(depot) if url.starts_with(&depot.url) => Ok(&depot.downloader),
+            _ => self.public(),
         }
+    }
+
+    fn public(&self) -> Result<&Downloader, ClientError> {
+        if let Some(public) = self.0.public.get() {
+            return Ok(public);
+        }
+        let settings = DownloadSettings {
+            max_bytes: self.0.settings.cache_bytes,
+            ..DownloadSettings::default()
+        };
+        let made = Downloader::public(settings)?;
+        Ok(self.0.public.get_or_init(|| made))
     }
 
     /// The directory of a new build.

@@ -121,11 +121,11 @@ impl Worker {
             Ok(source) => source,
             Err(error) => return (false, format!("Error accessing Librarian: {error}")),
         };
-        match self
-            .cache()
-            .fetch(sha1, self.downloader(url), &source)
-            .await
-        {
+        let downloader = match self.downloader(url) {
+            Ok(downloader) => downloader,
+            Err(error) => return (false, format!("Error accessing Librarian: {error}")),
+        };
+        match self.cache().fetch(sha1, downloader, &source).await {
             Ok(Fetched::Cached) => (true, "Cache".to_owned()),
             Ok(Fetched::Downloaded) => (true, "Download".to_owned()),
             Err(error) => (false, error.told()),
