@@ -166,10 +166,12 @@ fn field(option: &str) -> String {
 }
 
 /// `apt.conf.d`: retries, the proxy where there is one, and updates that Ubuntu hands out in phases:
-/// what a package is built with must not depend on the machine that builds it.
+/// what a package is built with must not depend on the machine that builds it. Nobody is there to be asked before packages
+/// are installed (`70debconf`), and Perl is not started to find that out.
 pub(crate) fn apt_conf(proxy: Option<&str>) -> String {
-    let mut text =
-        "Acquire::Retries \"3\";\nAPT::Get::Always-Include-Phased-Updates \"true\";\n".to_owned();
+    let mut text = "Acquire::Retries \"3\";\nAPT::Get::Always-Include-Phased-Updates \"true\";\n\
+         #clear DPkg::Pre-Install-Pkgs;\n"
+        .to_owned();
     if let Some(proxy) = proxy {
         text += &format!(
             "Acquire::http::Proxy \"{}\";\n",
