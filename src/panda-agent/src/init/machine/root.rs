@@ -25,6 +25,13 @@ const NEW: &str = "/newroot";
 const LOWER: &str = "/lower";
 const UPPER: &str = "/scratch";
 const COPIED_AT_ONCE: usize = 1 << 20;
+/// What the kernel keeps in RAM before it writes it to the scratch disk: per cent of the RAM that is free, and hundredths
+/// of a second. No file there outlives the power, so what is removed again soon need never be encrypted and written.
+const WRITES: [(&str, &str); 3] = [
+    ("dirty_background_ratio", "30"),
+    ("dirty_ratio", "50"),
+    ("dirty_expire_centisecs", "30000"),
+];
 
 /// Why the new root is not there.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +78,10 @@ pub(crate) fn make(
     let quiet = MsFlags::MS_NOATIME;
     let lower = Path::new(LOWER);
     mounts::device(&device, "squashfs", lower, quiet | MsFlags::MS_RDONLY, None)?;
+    for (name, value) in WRITES {
+        let path = Path::new("/proc/sys/vm").join(name);
+        fs::write(&path, value).map_err(io("cannot write", &path))?;
+    }
     let upper = Path::new(UPPER);
     mounts::device(&areas.scratch.device(), "ext4", upper, quiet, None)?;
     for name in ["upper", "work"] {
