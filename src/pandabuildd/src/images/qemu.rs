@@ -22,6 +22,9 @@ use super::{Image, ImageError};
 
 const SECOND_STAGE: &[u8] = b"pandabuildd: second stage of the virtual machine\n";
 const PAGE_SIZE: u32 = 4096;
+/// What keeps programs of one machine from each other, and their memory, protects nothing there: all that runs is one build,
+/// which may be root. It costs much where it is emulated; so does testing ciphers at each boot.
+const UNPROTECTED: &str = "mitigations=off init_on_alloc=0 apparmor=0 audit=0 cryptomgr.notests";
 /// Where the root file system has the agent.
 const AGENT: &str = "usr/bin/panda-agent";
 /// The parts' names in the image's directory.
@@ -42,15 +45,13 @@ pub(crate) struct Parts {
 
 /// The kernel command line of a machine of `arch`: its console is the serial line, and a panic ends it, so that
 /// it is seen. A PC's kernel does not count its timer's ticks against its own loops: on a busy host an emulated
-/// processor fails that test, and the kernel panics. What keeps programs of one machine from reading each other's
-/// memory protects nothing there: all that runs is one build, which may be root. It costs much where it is emulated. The
-/// last word says what the machine is.
+/// processor fails that test, and the kernel panics. The last word says what the machine is.
 pub(crate) fn cmdline(arch: &str) -> String {
     let machine = match arch {
         "amd64" | "i386" => "console=ttyS0 no_timer_check",
         _ => "console=ttyAMA0",
     };
-    format!("{machine} mitigations=off panic=-1 quiet pandabuildd.machine=qemu")
+    format!("{machine} {UNPROTECTED} panic=-1 quiet pandabuildd.machine=qemu")
 }
 
 /// Finishes the image whose root file system is at `draft`'s [`ROOTFS`] already.
