@@ -45,7 +45,7 @@ const AS_ROOT: &str =
     "install -D -o 0 -g 0 -m 4755 \"$1/usr/bin/setpriv\" \"$1/usr/lib/panda-marks/as-root\"";
 /// What the chroot does without: of build-essential, all that is not C; and what no build here reads. Each build unpacks
 /// it anew, on a processor that is emulated.
-const LEFT_OUT: [&str; 22] = [
+const LEFT_OUT: [&str; 34] = [
     "/usr/lib/gcc/*/cc1plus",
     "/usr/lib/gcc/*/lto1",
     "/usr/lib/gcc/*san*",
@@ -55,6 +55,8 @@ const LEFT_OUT: [&str; 22] = [
     "/usr/bin/*-dwp",
     "/usr/bin/*gp-*",
     "/usr/include/c++/*",
+    "/usr/include/*/c++/*",
+    "/usr/include/tirpc/*",
     "/usr/lib/*/libasan.so*",
     "/usr/lib/*/liblsan.so*",
     "/usr/lib/*/libtsan.so*",
@@ -63,10 +65,20 @@ const LEFT_OUT: [&str; 22] = [
     "/usr/lib/*/gprofng/*",
     "/usr/lib/*/libc.a",
     "/usr/lib/*/libm-*.a",
+    "/usr/lib/*/libmvec.a",
+    "/usr/lib/*/gconv/*.so",
+    "/usr/lib/*/ldscripts/elf32*",
+    "/usr/lib/*/ldscripts/elf_iamcu*",
+    "/usr/lib/*/ldscripts/elf_k1om*",
+    "/usr/lib/*/ldscripts/elf_l1om*",
     "/usr/lib/*/perl/*/CORE/*",
     "/usr/lib/*/perl/*/auto/Encode/??/*",
     "/usr/lib/*/perl/*/Unicode/Collate/*",
+    "/usr/lib/*/perl-base/unicore/lib/*",
     "/usr/share/perl/*/Unicode/Collate/*",
+    "/usr/share/perl/*/unicore/*",
+    "/usr/share/bash-completion/*",
+    "/usr/share/ca-certificates/*",
     "/usr/share/zoneinfo/*",
 ];
 /// How long packing the source may take.
