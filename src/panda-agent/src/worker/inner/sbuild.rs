@@ -44,6 +44,21 @@ $run_piuparts = 0;
 $run_autopkgtest = 0;
 ";
 
+/// Who may use schroot: root, and that is all there is to it. sbuild calls it a hundred times a build, and each time the
+/// host's rules would load a dozen libraries, systemd's among them.
+const PAM: &str = "\
+auth sufficient pam_rootok.so
+auth required pam_deny.so
+account required pam_permit.so
+session required pam_permit.so
+";
+/// PAM reads these too, whatever the service.
+const PAM_OTHER: &str = "\
+auth required pam_deny.so
+account required pam_deny.so
+session required pam_deny.so
+";
+
 /// Why sbuild was not run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SbuildError {
@@ -126,7 +141,8 @@ fn build_options(debug_symbols: bool) -> String {
 fn configure(root: &Root, private: &Path) -> Result<(), SbuildError> {
     let chroots = private.join("chroot.d");
     let sessions = private.join("session");
-    for path in [&chroots, &sessions] {
+    let pam = private.join("pam.d");
+    for path in [&chroots, &sessions, &pam] {
         fs::create_dir(path).map_err(|source| SbuildError::Write {
             path: path.clone(),
             source,
@@ -140,11 +156,14 @@ fn configure(root: &Root, private: &Path) -> Result<(), SbuildError> {
     for (path, text) in [
         (private.join("sbuildrc"), format!("{SBUILD_RC}{user}")),
         (chroots.join(NAME), schroot),
+        (pam.join("schroot"), PAM.to_owned()),
+        (pam.join("other"), PAM_OTHER.to_owned()),
     ] {
         fs::write(&path, text).map_err(|source| SbuildError::Write { path, source })?;
     }
     cover(&chroots, Path::new("/etc/schroot/chroot.d"))?;
-    Ok(cover(&sessions, Path::new("/var/lib/schroot/session"))?)
+    cover(&sessions, Path::new("/var/lib/schroot/session"))?;
+    Ok(cover(&pam, Path::new("/etc/pam.d"))?)
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ use crate::images::modules::{Modules, Wanted};
 pub(crate) const FORMAT: u32 = 1;
 
 /// What the root file system has: what the agent runs while it boots and for its builds.
-const INCLUDE: &str = "sbuild,dpkg-dev,apt,ca-certificates,debian-archive-keyring,dmsetup,e2fsprogs,iproute2,mount,\
+const INCLUDE: &str = "sbuild,schroot,dpkg-dev,apt,ca-certificates,debian-archive-keyring,dmsetup,e2fsprogs,iproute2,mount,\
                        passwd,procps,util-linux,tar,bzip2,gzip,xz-utils,zstd";
 /// What no build reads.
 const LEFT_OUT: [&str; 6] = ["doc", "man", "info", "locale", "lintian", "bug"];
@@ -153,11 +153,6 @@ impl Recipe {
             arguments.push(format!("--dpkgopt=path-exclude={pattern}"));
         }
         arguments.push(format!("--customize-hook=mkdir -p \"$1/{SCRATCH}\""));
-        // Where the agent puts itself in schroot's place: sbuild calls that.
-        arguments.push(
-            "--customize-hook=mkdir -p \"$1/etc/schroot/chroot.d\"; install -m 755 /dev/null \"$1/usr/bin/schroot\""
-                .to_owned(),
-        );
         // The machine that it is made on has no say in it; the agent writes both at each boot.
         arguments.push(
             "--customize-hook=echo panda >\"$1/etc/hostname\"; : >\"$1/etc/resolv.conf\""
