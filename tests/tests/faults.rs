@@ -7,9 +7,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use panda_tests::manager::{self, Make};
 use panda_tests::programs::{program, run_ok};
 use panda_tests::rack::{Rack, json_items};
-use panda_tests::source::executor;
+use panda_tests::source::{executor, hello};
 use serde_json::Value;
 
 /// The longest that a slot may take to get where it must.
@@ -60,14 +61,22 @@ struct Bench {
 impl Bench {
     /// Two slots, with shorter limits than a real rack's.
     fn start() -> Result<Self> {
+        let bench = Self::start_with("")?;
+        bench.rack.wait_fresh()?;
+        Ok(bench)
+    }
+
+    /// The same, with these settings of `[boot]` too, for a daemon that finds both boards running.
+    fn start_with(boot: &str) -> Result<Self> {
         let mut rack = Rack::start(2, &executor("hello.sh", &[]))?;
         rack.wait_fresh()?;
         rack.kill()?;
         let path = rack.state().join("rack.toml");
         let text = fs::read_to_string(&path)?;
-        let limits =
-            "cut_hold_ms = 200\nrom_window_ms = 2000\nhandshake_ms = 5000\nport_clears_ms = 500\n";
-        let changed = text.replacen("cut_hold_ms = 200\n", limits, 1).replacen(
+        let limits = format!(
+            "cut_hold_ms = 200\nrom_window_ms = 2000\nhandshake_ms = 5000\nport_clears_ms = 500\n{boot}"
+        );
+        let changed = text.replacen("cut_hold_ms = 200\n", &limits, 1).replacen(
             "[slot_task]\n",
             "[slot_task]\nattempts = 2\n",
             1,
@@ -75,7 +84,6 @@ impl Bench {
         ensure!(changed != text, "no cut_hold_ms in {text}");
         fs::write(&path, changed)?;
         rack.serve()?;
-        rack.wait_fresh()?;
         Ok(Self { rack })
     }
 
@@ -193,4 +201,112 @@ fn a_board_that_restarts_or_shows_a_rom_while_fresh_is_reset_by_itself() -> Resu
         assert_eq!(bench.slot("panda02")?, neighbour, "{fault}");
     }
     Ok(())
+}
+
+/// What a rack demands whose images keep a gadget up, as the twin's then do.
+const PRESENCE: &str = "require_cut = \"presence\"\ngadget = { vendor = 0x1d6b, product = 0x0104 }\n\
+                        gadget_comes_ms = 5000\ngadget_leaves_ms = 5000\ncut_delay_max_ms = 100\n";
+
+impl Bench {
+    /// Whether the boot's cut had what is demanded; a boot without must be one for evidence, and no build's.
+    fn is_evidenced(boot: &Value) -> Result<bool> {
+        let steps = boot["steps"].as_array().context("steps")?;
+        let step = |name: &str| steps.iter().find(|step| step["name"] == name);
+        let evidenced = step("evidence").is_some_and(|step| step["grade"] == "presence");
+        let prepares = step("prepare").is_some();
+        ensure!(!(evidenced && prepares), "prepared for nothing: {boot}");
+        let built = boot["attempts"].as_array().context("attempts")?;
+        ensure!(
+            evidenced || built.is_empty(),
+            "built on a boot without evidence: {boot}"
+        );
+        ensure!(
+            evidenced || prepares || step("power on").is_none(),
+            "power on without evidence: {boot}"
+        );
+        Ok(evidenced)
+    }
+
+    /// The boots of `panda01` with the numbers above `since`, the latest first.
+    fn boots_since(&self, since: u64) -> Result<Vec<Value>> {
+        let boots = self.rack.boots("panda01")?;
+        let is_later = |boot: &Value| boot["boot"].as_u64() > Some(since);
+        Ok(boots.into_iter().filter(is_later).collect())
+    }
+}
+
+#[test]
+fn where_presence_is_demanded_a_board_that_was_dead_comes_back_by_itself() -> Result<()> {
+    let bench = Bench::start_with(PRESENCE)?;
+    let first = bench.until("fresh")?["boot"].as_u64().context("a boot")?;
+    bench.order("gadget")?;
+    // No agent, no kernel, no gadget: neither this cut nor the next one can show anything.
+    bench.order("agent-silent")?;
+    bench.lose()?;
+    let slot = bench.until("failed")?;
+    let detail = slot["detail"].as_str().unwrap_or_default();
+    ensure!(
+        detail.contains("handshake: no report from the agent within 5s"),
+        "{detail}"
+    );
+    for boot in bench.boots_since(first)? {
+        ensure!(!Bench::is_evidenced(&boot)?, "{boot}");
+    }
+
+    bench.order("none")?;
+    let last = bench.until("fresh")?["boot"].as_u64().context("a boot")?;
+    let boots = bench.boots_since(first)?;
+    ensure!(
+        Bench::is_evidenced(&boots[0])? && !Bench::is_evidenced(&boots[1])?,
+        "not one boot for evidence and one that is fresh: {boots:#?}"
+    );
+    let gadget = boots[1]["steps"].as_array().and_then(|steps| steps.last());
+    ensure!(
+        gadget.is_some_and(|step| step["name"] == "gadget" && step["error"].is_null()),
+        "{}",
+        boots[1]
+    );
+
+    // After a build the gadget is up, and one cut is enough.
+    let source = hello(&bench.rack.scratch("source")?)?;
+    let output = bench.rack.scratch("results")?;
+    let url = bench.rack.slots()[0].url.clone();
+    manager::build(Make::Xmlrpc, &url, &source, &output, &[]).with_context(|| bench.rack.log())?;
+    bench.until("fresh")?;
+    let boots = bench.boots_since(last - 1)?;
+    ensure!(boots.len() == 2, "{boots:#?}");
+    for boot in &boots {
+        ensure!(Bench::is_evidenced(boot)?, "{boot}");
+    }
+    ensure!(
+        boots[1]["attempts"]
+            .as_array()
+            .is_some_and(|built| built.len() == 1),
+        "{}",
+        boots[1]
+    );
+    Ok(())
+}
+
+#[test]
+fn where_presence_is_demanded_and_no_gadget_comes_the_slot_fails_with_that_reason() -> Result<()> {
+    let bench = Bench::start_with(PRESENCE)?;
+    let first = bench.until("fresh")?["boot"].as_u64().context("a boot")?;
+    bench.lose()?;
+    let slot = bench.until("failed")?;
+    let detail = slot["detail"].as_str().unwrap_or_default();
+    ensure!(
+        detail.contains("gadget: the image's gadget is not on the port 5s after its boot"),
+        "{detail}"
+    );
+    let told = slot["told"].as_str().unwrap_or_default();
+    ensure!(told.starts_with("Fault: "), "Launchpad is told {told}");
+    let boots = bench.boots_since(first)?;
+    // The board had been fresh after one of the attempts.
+    ensure!(boots.len() == 1, "one boot an attempt: {boots:#?}");
+    for boot in &boots {
+        ensure!(!Bench::is_evidenced(boot)?, "{boot}");
+    }
+    bench.order("gadget")?;
+    bench.until("fresh").map(drop)
 }

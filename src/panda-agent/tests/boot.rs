@@ -19,10 +19,10 @@ use panda_http::endpoint::EndpointSettings;
 use panda_http::pinned::{certificate_from_pem, client_config, server_config};
 use panda_http::{BuilderClient, ClientLimits, Endpoint, Identity, ServedFile, ServerSettings};
 use panda_protocol::agent_toml::{self, AgentToml};
-use panda_protocol::boot_toml::{self, BootToml, Link, Network};
+use panda_protocol::boot_toml::{self, BootToml, Link, Network, RootFs};
 use panda_protocol::digest::{Sha1, Sha256};
 use panda_protocol::launchpad::{BuildStatus, EnsurePresent, Status, Sum};
-use panda_protocol::link::{ALIVE_PATH, Failure, Report};
+use panda_protocol::link::{ALIVE_PATH, Failure, ROOTFS_PATH, Report};
 use panda_protocol::worker::ForeignWorker;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -58,6 +58,8 @@ struct Master {
     directory: tempfile::TempDir,
     /// The worker that the image names.
     worker: Option<ForeignWorker>,
+    /// The root file system that it names.
+    rootfs: Option<RootFs>,
 }
 
 impl Master {
@@ -86,7 +88,8 @@ impl Master {
             async move {
                 let request: http::Request<hyper::body::Incoming> = request;
                 let path = request.uri().path().to_owned();
-                if let Some(name) = path.strip_prefix("/input/") {
+                let rootfs = (path == ROOTFS_PATH).then_some("rootfs");
+                if let Some(name) = path.strip_prefix("/input/").or(rootfs) {
                     let file = ServedFile::open(&inputs.join(name)).await.unwrap().unwrap();
                     let (method, headers) = (request.method().clone(), request.headers().clone());
                     return panda_http::ranges::file_response(&method, &headers, file).await;
@@ -134,6 +137,7 @@ impl Master {
             failures,
             directory,
             worker: None,
+            rootfs: None,
         }
     }
 
@@ -158,7 +162,7 @@ impl Master {
                 certificate: self.boot.certificate.clone(),
                 key: self.boot.key.clone(),
             },
-            rootfs: None,
+            rootfs: self.rootfs.clone(),
             worker: self.worker.clone(),
         }
     }
@@ -228,6 +232,42 @@ impl Drop for Board {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_board_reports_the_root_file_system_that_it_verified_and_comes_with_no_other() {
+    let mut master = Master::new().await;
+    // More than is asked for at once.
+    let mut bytes = vec![b'r'; 5 << 20];
+    let path = master.directory.path().join("rootfs");
+    std::fs::write(&path, &bytes).unwrap();
+    let sha256 = Sha256::of(&bytes);
+    let wanted = RootFs {
+        sha256,
+        bytes: bytes.len() as u64,
+    };
+    master.rootfs = Some(wanted);
+    let board = master.power_on("true");
+    let report = master.proven().await;
+    assert_eq!(report.rootfs, Some(sha256));
+    let steps: Vec<_> = report.steps.iter().map(|step| &step.name[..]).collect();
+    assert_eq!(steps, ["scratch", "rootfs", "link", "worker"]);
+    drop(board);
+
+    bytes[4 << 20] = b'R';
+    std::fs::write(&path, &bytes).unwrap();
+    let _board = master.power_on("true");
+    let told = async {
+        loop {
+            if let Some(failure) = master.failures.lock().unwrap().first().cloned() {
+                return failure;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let failure = tokio::time::timeout(LIMIT, told).await.unwrap();
+    assert_eq!(failure.step, "rootfs");
+    assert!(failure.reason.contains("it is not used"), "{failure:?}");
 }
 
 #[tokio::test]

@@ -41,6 +41,7 @@ impl Slot {
             board: Board::Cutting {
                 n: 1,
                 errand: Errand::Nothing,
+                prepared: false,
             },
             kept: None,
             held: None,
@@ -58,11 +59,19 @@ impl Slot {
                 errand: Errand::Build(build),
                 ..
             }
+            | Board::Preparing {
+                errand: Errand::Build(build),
+                ..
+            }
             | Board::Booting {
                 errand: Errand::Build(build),
                 ..
             } => Some(build),
             Board::Cutting {
+                errand: Errand::Nothing | Errand::Trial,
+                ..
+            }
+            | Board::Preparing {
                 errand: Errand::Nothing | Errand::Trial,
                 ..
             }
@@ -93,6 +102,18 @@ pub enum Board {
         /// Which attempt of the reset, from 1.
         n: u32,
         /// What the new boot is for.
+        errand: Errand,
+        /// The board was booted before this cut for its evidence alone. A cut that is weak all the same
+        /// has failed, so that each attempt prepares once at most.
+        #[serde(default)]
+        prepared: bool,
+    },
+    /// Its cut has shown less than the rack demands, and it boots only so that the next one can show
+    /// more. This boot never becomes Fresh, and nothing is built on it.
+    Preparing {
+        /// Which attempt of the reset, from 1.
+        n: u32,
+        /// What the boot after it is for.
         errand: Errand,
     },
     /// ROM, second stage, boot image, handshake.
@@ -139,6 +160,7 @@ impl Board {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Cutting { .. } => "cutting",
+            Self::Preparing { .. } => "preparing",
             Self::Booting { .. } => "booting",
             Self::Trial { .. } => "trial",
             Self::Fresh { .. } => "fresh",

@@ -68,12 +68,25 @@ pub enum Event {
         /// Whose cut.
         boot: BootNo,
     },
+    /// Power was ordered off and the port stayed empty, but that shows less than the rack demands: what
+    /// has to leave the port was not there.
+    CutWeak {
+        /// Whose cut.
+        boot: BootNo,
+        /// What is missing, for people.
+        reason: String,
+    },
     /// It was not.
     CutFailed {
         /// Whose cut.
         boot: BootNo,
         /// Why, for people.
         reason: String,
+    },
+    /// A board that was booted for the evidence of its next cut is ready for that.
+    Prepared {
+        /// Which boot.
+        boot: BootNo,
     },
     /// A step of the boot failed.
     BootFailed {
@@ -182,6 +195,12 @@ pub enum Effect {
         boot: BootNo,
         /// It is to try a new image.
         trial: bool,
+    },
+    /// Boot only so that the next cut can be evidenced: from power on until what has to leave the port is
+    /// on it.
+    StartPreparing {
+        /// The boot.
+        boot: BootNo,
     },
     /// Boot: from power on to the agent's report.
     StartBoot {

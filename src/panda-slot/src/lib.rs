@@ -11,6 +11,7 @@
 //!                                                   Running ─Abort▶    Aborting   ─AbortEnded▶ Cutting
 //!
 //!  an attempt fails:              Booting ─BootFailed▶ Cutting       Booting ─BootFailed▶ Failed
+//!  a cut shows too little:        Cutting ─CutWeak▶ Preparing ─Prepared▶ Cutting
 //!  another board on the port:     Booting ─WrongChip▶ Failed:Chip
 //!  a failed board's pause ends:   Failed ─RetryDue▶ Cutting
 //!  a ready board is lost:         Fresh ─Lost▶ Cutting               Fresh ─Lost▶ Failed
@@ -24,16 +25,24 @@
 //! (`Cutting+build`, `Booting+build`): Launchpad goes on seeing BUILDING. A slot with a build, wherever it
 //! is, is *live* ([`Slot::live`]).
 //!
+//! A rack may demand that something is seen to leave the board's port with the cut. Where it was not there to
+//! leave, one boot brings it up (`Preparing`), which nothing is built on and which never becomes Fresh; the cut
+//! after it is judged alone. An attempt of a reset prepares once at most.
+//!
 //! Every way that there is from one state of the board to another, and the events that lead along it
 //! (which of several ways an event takes is decided by attempts and moves used up, by an acknowledged
 //! build, or by a hold):
 //!
 //! <!-- ways: checked by tests/explore/drawing.rs -->
 //! ```text
-//! Cutting              ─▶ Cutting              CutFailed Recover
+//! Cutting              ─▶ Cutting              CutFailed CutWeak Recover
+//!                      ─▶ Preparing            CutWeak
 //!                      ─▶ Booting              CutSeen
-//!                      ─▶ Failed               CutFailed
-//!                      ─▶ Off                  CutSeen
+//!                      ─▶ Failed               CutFailed CutWeak
+//!                      ─▶ Off                  CutSeen CutWeak
+//! Preparing            ─▶ Cutting              BootFailed Hold Prepared Recover
+//!                      ─▶ Failed               BootFailed
+//!                      ─▶ Failed:Chip          WrongChip
 //! Booting              ─▶ Cutting              BootFailed Hold Recover
 //!                      ─▶ Fresh                Proved
 //!                      ─▶ Trial                Proved
@@ -55,9 +64,15 @@
 //! Aborting             ─▶ Cutting              AbortEnded Finished Lost OperatorReset Recover
 //!                                              Reset
 //! Cutting+build        ─▶ Cutting              Abort OperatorReset Reset
-//!                      ─▶ Cutting+build        CutFailed Recover
+//!                      ─▶ Cutting+build        CutFailed CutWeak Recover
+//!                      ─▶ Preparing+build      CutWeak
 //!                      ─▶ Booting+build        CutSeen
-//!                      ─▶ Failed               CutFailed
+//!                      ─▶ Failed               CutFailed CutWeak
+//! Preparing+build      ─▶ Cutting              Abort OperatorReset Reset
+//!                      ─▶ Preparing            Abort OperatorReset Reset
+//!                      ─▶ Cutting+build        BootFailed Prepared Recover
+//!                      ─▶ Failed               BootFailed
+//!                      ─▶ Failed:Chip          WrongChip
 //! Booting+build        ─▶ Cutting              Abort OperatorReset Reset
 //!                      ─▶ Booting              Abort OperatorReset Reset
 //!                      ─▶ Running              Proved

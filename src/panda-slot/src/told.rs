@@ -89,6 +89,7 @@ fn live(build: &Build, board: &Board) -> Told {
         }
         | Board::Rejoining(_)
         | Board::Cutting { .. }
+        | Board::Preparing { .. }
         | Board::Booting { .. }
         | Board::Trial { .. }
         | Board::Fresh { .. }
@@ -134,6 +135,9 @@ fn waiting(kept: &Kept, dialect: Dialect, virtualized: bool) -> Told {
 fn whereabouts(board: &Board, held: Option<&str>) -> String {
     let board = match board {
         Board::Cutting { n, .. } => format!("resetting: power is being cut, attempt {n}"),
+        Board::Preparing { n, .. } => {
+            format!("resetting: booting for the evidence of the next power cut, attempt {n}")
+        }
         Board::Booting { n, .. } => format!("resetting: booting, attempt {n}"),
         Board::Trial { .. } => "trying a new image".to_owned(),
         Board::Fresh { .. } => "ready".to_owned(),

@@ -32,8 +32,10 @@ use crate::faults::{Fault, Order};
 use crate::machine::{Kind, Machine, MachineError, Place};
 use crate::rom::{Read, Rom, Written};
 
+mod gadget;
 mod misbehave;
 
+use gadget::Gadget;
 pub use misbehave::Neighbours;
 use misbehave::{Foreign, chip};
 
@@ -135,6 +137,8 @@ pub struct Board {
     fault: Option<Fault>,
     /// What is on the port and does not belong there.
     foreign: Option<Foreign>,
+    /// Its image keeps a USB gadget up.
+    keeps_gadget: bool,
     /// The archive that told the last boot what it is.
     last_boot: Option<Vec<u8>>,
 }
@@ -152,7 +156,10 @@ enum Power {
         leaves: Instant,
     },
     Dark,
-    Running(Machine),
+    Running {
+        machine: Machine,
+        gadget: Gadget,
+    },
 }
 
 #[derive(Debug)]
@@ -174,6 +181,7 @@ impl Board {
             reads: Vec::new(),
             fault: None,
             foreign: None,
+            keeps_gadget: false,
             last_boot: None,
         }
     }
@@ -222,7 +230,11 @@ impl Board {
         let own = match &self.power {
             Power::Waking { arrives, .. } => Some(*arrives),
             Power::Rom { rom, leaves, .. } if !rom.is_engaged() => Some(*leaves),
-            Power::Off | Power::Rom { .. } | Power::Dark | Power::Running(_) => None,
+            Power::Running {
+                gadget: Gadget::Comes(when),
+                ..
+            } => Some(*when),
+            Power::Off | Power::Rom { .. } | Power::Dark | Power::Running { .. } => None,
         };
         let foreign = self.foreign.as_ref().and_then(|foreign| foreign.leaves);
         own.into_iter().chain(foreign).min()
@@ -231,7 +243,7 @@ impl Board {
     /// Waits for a machine to reset itself, where there is one.
     fn restarted(&self) -> impl Future<Output = ()> + Send + 'static {
         let restarted = match &self.power {
-            Power::Running(machine) => Some(machine.restarted()),
+            Power::Running { machine, .. } => Some(machine.restarted()),
             Power::Off | Power::Waking { .. } | Power::Rom { .. } | Power::Dark => None,
         };
         async {
@@ -267,11 +279,15 @@ impl Board {
             Power::Rom { rom, leaves, .. } if !rom.is_engaged() && *leaves <= now => {
                 self.on_port(|board| board.power = Power::Dark);
             }
+            Power::Running {
+                gadget: Gadget::Comes(when),
+                ..
+            } if *when <= now => self.show_gadget(),
             Power::Off
             | Power::Waking { .. }
             | Power::Rom { .. }
             | Power::Dark
-            | Power::Running(_) => {}
+            | Power::Running { .. } => {}
         }
     }
 
@@ -325,7 +341,9 @@ impl Board {
 
     /// Cuts power. What cannot be ended stays as it is, so that it can be tried again.
     async fn cut(&mut self) -> Result<(), MachineError> {
-        if let Power::Running(machine) = &mut self.power {
+        // It leaves the port with the supply, and not only when what is left of the machine is gone.
+        self.hide_gadget();
+        if let Power::Running { machine, .. } = &mut self.power {
             if let Err(error) = machine.end(self.parts.timing.end_limit).await {
                 tracing::error!(board = self.parts.name, %error, "power cannot be cut");
                 return Err(error);
@@ -404,7 +422,7 @@ impl Board {
         }
         match &mut self.power {
             Power::Rom { rom, .. } => Some(rom),
-            Power::Off | Power::Waking { .. } | Power::Dark | Power::Running(_) => None,
+            Power::Off | Power::Waking { .. } | Power::Dark | Power::Running { .. } => None,
         }
     }
 
@@ -451,7 +469,8 @@ impl Board {
         ) {
             Ok(machine) => {
                 tracing::info!(board = self.parts.name, "a boot image is started");
-                self.power = Power::Running(machine);
+                let gadget = self.gadget();
+                self.power = Power::Running { machine, gadget };
             }
             Err(error) => {
                 self.parts
@@ -481,8 +500,9 @@ impl Board {
     fn device(&self) -> Option<Device> {
         match &self.power {
             Power::Rom { device, .. } => Some(*device),
-            Power::Off | Power::Waking { .. } | Power::Dark | Power::Running(_) => {
-                self.foreign.as_ref().map(|foreign| foreign.device)
+            Power::Off | Power::Waking { .. } | Power::Dark | Power::Running { .. } => {
+                let foreign = self.foreign.as_ref().map(|foreign| foreign.device);
+                foreign.or_else(|| self.shown_gadget())
             }
         }
     }

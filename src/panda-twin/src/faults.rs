@@ -22,6 +22,11 @@
 //! | --- | --- |
 //! | `reboot` | it resets itself: the machine is gone, the boot ROM runs again |
 //! | `rom` | a boot ROM shows on its port, while the machine goes on |
+//!
+//! | order | what its image does, beside any of the above |
+//! | --- | --- |
+//! | `gadget` | from the next boot on, a USB gadget (1d6b:0104) is on the port while the machine runs |
+//! | `no-gadget` | none any more, at once |
 
 use std::fmt;
 use std::str::FromStr;
@@ -44,6 +49,8 @@ pub enum Order {
     Reboot,
     /// Shows a boot ROM now.
     Rom,
+    /// Whether its image keeps a USB gadget up.
+    Gadget(bool),
 }
 
 /// What a board does wrong; see the table.
@@ -84,7 +91,7 @@ pub enum OrderError {
     #[error(
         "{0:?} is no fault; expected none, never-appears, late MS, stall-at N, hang-at N, short-reads N, wrong-asic-id, \
          other-chip, wrong-port BOARD, second-stage-dies, kernel-panics, agent-silent, old-certificate, stays-on-port, \
-         reboot or rom"
+         reboot, rom, gadget or no-gadget"
     )]
     Unknown(String),
     /// What follows it is not what it needs.
@@ -98,10 +105,12 @@ pub enum OrderError {
 }
 
 /// Orders without an argument.
-const PLAIN: [(&str, Order); 11] = [
+const PLAIN: [(&str, Order); 13] = [
     ("none", Order::Clear),
     ("reboot", Order::Reboot),
     ("rom", Order::Rom),
+    ("gadget", Order::Gadget(true)),
+    ("no-gadget", Order::Gadget(false)),
     ("never-appears", Order::Set(Fault::NeverAppears)),
     ("wrong-asic-id", Order::Set(Fault::WrongAsicId)),
     ("other-chip", Order::Set(Fault::OtherChip)),
@@ -178,7 +187,9 @@ impl fmt::Display for Order {
             Self::Set(Fault::ShortReads(bytes)) => write!(f, "short-reads {bytes}"),
             Self::Set(Fault::WrongPort(board)) => write!(f, "wrong-port {board}"),
             // All others are plain.
-            Self::Set(_) | Self::Clear | Self::Reboot | Self::Rom => f.write_str("none"),
+            Self::Set(_) | Self::Clear | Self::Reboot | Self::Rom | Self::Gadget(_) => {
+                f.write_str("none")
+            }
         }
     }
 }
@@ -260,6 +271,8 @@ mod tests {
             "stays-on-port",
             "reboot",
             "rom",
+            "gadget",
+            "no-gadget",
         ] {
             assert_eq!(line.parse::<Order>().unwrap().to_string(), line);
         }

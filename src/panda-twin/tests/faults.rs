@@ -165,6 +165,38 @@ async fn a_board_restarts_by_itself_shows_a_rom_or_stays_on_the_port_without_pow
 }
 
 #[tokio::test]
+async fn a_gadget_is_up_while_the_machine_runs_and_leaves_with_its_power() {
+    let state = tempfile::tempdir().unwrap();
+    let (twin, mut host) = one_board(state.path()).await;
+    let runs = image("echo up; exec sleep 1000", &[]);
+    assert_eq!(order(&host, "gadget").await, "ok");
+    assert_eq!(order(&host, "agent-silent").await, "ok");
+    host.boot(&runs).await;
+    let came = host.presence(|presence| matches!(presence, panda_board::Presence::Device(_)));
+    assert!(tokio::time::timeout(5 * SHORT, came).await.is_err());
+    host.power.off().await.unwrap();
+
+    // It is no fault: `none` leaves it.
+    assert_eq!(order(&host, "none").await, "ok");
+    for leaves in ["off", "no-gadget"] {
+        host.boot(&runs).await;
+        let gadget = host.device().await;
+        assert_eq!((gadget.vendor, gadget.product), (0x1d6b, 0x0104));
+        assert!(host.dir.join("ram").exists());
+        if leaves == "off" {
+            host.power.off().await.unwrap();
+            host.empty().await;
+        } else {
+            assert_eq!(order(&host, leaves).await, "ok");
+            host.empty().await;
+            assert!(host.dir.join("ram").exists());
+        }
+    }
+    host.says("up").await;
+    twin.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_rom_on_another_boards_port_leaves_with_its_own_boards_power() {
     let state = tempfile::tempdir().unwrap();
     let twin = Twin::start(settings(state.path(), 2)).await.unwrap();

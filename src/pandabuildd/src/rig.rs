@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! slot task ──cut──▶ order ▶ evidence ──CutSeen──▶ (dark board kept here) ──boot──▶ … ──Proved
+//!                                     ──CutWeak──▶ (dark board kept here) ──prepare──▶ … ──Prepared
 //!           ──prove──▶ every few seconds            guest ──▶ dispatch ▶ follow      collect, abort
 //! ```
 //!
@@ -92,7 +93,8 @@ impl Hands for Rig {
         };
         self.start(events, failed, async move {
             match inner.cut(boot).await {
-                Ok(()) => Event::CutSeen { boot },
+                Ok(None) => Event::CutSeen { boot },
+                Ok(Some(reason)) => Event::CutWeak { boot, reason },
                 Err(error) => Event::CutFailed {
                     boot,
                     reason: error.to_string(),
@@ -101,24 +103,22 @@ impl Hands for Rig {
         })
     }
 
+    fn prepare(&self, boot: BootNo, events: Events) -> JoinHandle<()> {
+        let inner = self.inner.clone();
+        self.start(events, boot_failed(boot), async move {
+            match inner.prepare(boot).await {
+                Ok(()) => Event::Prepared { boot },
+                Err(error) => not_booted(boot, &error),
+            }
+        })
+    }
+
     fn boot(&self, boot: BootNo, events: Events) -> JoinHandle<()> {
         let inner = self.inner.clone();
-        let failed = Event::BootFailed {
-            boot,
-            reason: INTERNAL.to_owned(),
-        };
-        self.start(events, failed, async move {
+        self.start(events, boot_failed(boot), async move {
             match inner.boot(boot).await {
                 Ok(()) => Event::Proved { boot },
-                Err(error) => {
-                    let reason = error.to_string();
-                    match error {
-                        WorkError::Step(step) if step.cause() == FailureCause::WrongChip => {
-                            Event::WrongChip { boot, reason }
-                        }
-                        _ => Event::BootFailed { boot, reason },
-                    }
-                }
+                Err(error) => not_booted(boot, &error),
             }
         })
     }
@@ -241,6 +241,25 @@ impl Hands for Rig {
 
 /// What a panic is called towards the slot.
 const INTERNAL: &str = "an internal error of the daemon; its log says more";
+
+/// A boot whose activity has panicked.
+fn boot_failed(boot: BootNo) -> Event {
+    Event::BootFailed {
+        boot,
+        reason: INTERNAL.to_owned(),
+    }
+}
+
+/// Why a board is not up.
+fn not_booted(boot: BootNo, error: &WorkError) -> Event {
+    let reason = error.to_string();
+    match error {
+        WorkError::Step(step) if step.cause() == FailureCause::WrongChip => {
+            Event::WrongChip { boot, reason }
+        }
+        _ => Event::BootFailed { boot, reason },
+    }
+}
 
 fn send(events: &Events, event: Event) {
     if events.send(event).is_err() {

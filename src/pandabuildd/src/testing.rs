@@ -14,6 +14,7 @@ use crate::slot::hands::{Events, Hands};
 pub(crate) enum Asked {
     Nothing,
     Cut(BootNo),
+    Prepare(BootNo),
     Boot(BootNo),
     Prove(BootNo),
     Guest(BootNo, AttemptNo),
@@ -110,6 +111,10 @@ impl ScriptedHands {
 impl Hands for ScriptedHands {
     fn cut(&self, boot: BootNo, events: Events) -> JoinHandle<()> {
         self.ask(Asked::Cut(boot), events)
+    }
+
+    fn prepare(&self, boot: BootNo, events: Events) -> JoinHandle<()> {
+        self.ask(Asked::Prepare(boot), events)
     }
 
     fn boot(&self, boot: BootNo, events: Events) -> JoinHandle<()> {

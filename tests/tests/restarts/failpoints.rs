@@ -23,20 +23,15 @@ use panda_tests::programs::{pandabuildd, run_ok};
 
 use crate::job::{Kind, Manager};
 use crate::keeper::{Keeper, wait};
-use crate::number;
+use crate::{number, settings};
 
 /// What a rack of process machines does not pass, and why.
-const UNREACHED: [(&str, &str); 4] = [
-    (
-        "words.keep",
-        "the project's own worker says nothing beyond the protocol",
-    ),
+const UNREACHED: [(&str, &str); 2] = [
     ("slot.start-trial", "nothing begins a trial of an image yet"),
     (
         "slot.report-trial",
         "nothing begins a trial of an image yet",
     ),
-    ("depot.rootfs", "process machines have no root file system"),
 ];
 /// The bytes of a file cache in which two inputs of [`BIG`] have no place beside a build's.
 const CACHE: usize = 100_000;
@@ -54,12 +49,14 @@ enum Scenario {
     PpaReset,
     Evict,
     Fails,
+    Foreign,
+    Prepares,
     FirstStart,
     LeftOvers,
 }
 
 impl Scenario {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Build,
         Self::Abort,
         Self::AbortLate,
@@ -67,6 +64,8 @@ impl Scenario {
         Self::PpaReset,
         Self::Evict,
         Self::Fails,
+        Self::Foreign,
+        Self::Prepares,
         Self::FirstStart,
         Self::LeftOvers,
     ];
@@ -80,6 +79,8 @@ impl Scenario {
             Self::PpaReset => "reset, 2.0",
             Self::Evict => "input that evicts",
             Self::Fails => "board that fails",
+            Self::Foreign => "another worker and root",
+            Self::Prepares => "presence is demanded",
             Self::FirstStart => "first start",
             Self::LeftOvers => "start after a crash",
         }
@@ -142,6 +143,18 @@ fn play(scenarios: &[Scenario], most: usize) -> Result<()> {
         passes.sort_by(|(one, _), (other, _)| one.cmp(other));
     }
     passes = passes.into_iter().skip(part).step_by(parts).collect();
+    // Or dies at some points only.
+    let only = std::env::var("PANDA_FAILPOINTS_ONLY").unwrap_or_default();
+    if !only.is_empty() {
+        let only: Vec<&str> = only.split(',').collect();
+        for point in &only {
+            ensure!(points.contains(point), "{point} is no failpoint:\n{listed}");
+        }
+        passes.retain(|(line, _)| {
+            only.iter()
+                .any(|point| line.split(' ').next() == Some(*point))
+        });
+    }
     let step = passes.len().div_ceil(most).max(1);
     println!("{} passes to die at", passes.len().div_ceil(step));
     println!(
@@ -167,7 +180,7 @@ fn play(scenarios: &[Scenario], most: usize) -> Result<()> {
         };
         println!("{line:<44} {:<26} {told}", scenario.name());
     }
-    if most == usize::MAX && parts == 1 {
+    if most == usize::MAX && parts == 1 && only.is_empty() {
         complete(&points, &at)?;
     }
     println!(
@@ -286,7 +299,11 @@ impl Stage {
         let deaths = keeper.deaths;
         let down = matches!(
             scenario,
-            Scenario::Fails | Scenario::FirstStart | Scenario::LeftOvers
+            Scenario::Fails
+                | Scenario::Foreign
+                | Scenario::Prepares
+                | Scenario::FirstStart
+                | Scenario::LeftOvers
         );
         if down {
             keeper.terminate()?;
@@ -296,6 +313,8 @@ impl Stage {
                     "[boot]\ncut_hold_ms = 200\n",
                     "[boot]\ncut_hold_ms = 200\nhandshake_ms = 1\n",
                 )?,
+                Scenario::Foreign => settings::other_image(keeper)?,
+                Scenario::Prepares => settings::demands_presence(keeper)?,
                 Scenario::FirstStart => {
                     for entry in fs::read_dir(keeper.rack.state())? {
                         let path = entry?.path();
@@ -388,6 +407,21 @@ impl Stage {
                 })?;
                 keeper.terminate()?;
                 keeper.usual();
+                keeper.serve()?;
+            }
+            Scenario::Foreign => {
+                settings::renew(keeper)?;
+                manager.build(keeper, Kind::Foreign)?;
+                keeper.terminate()?;
+                keeper.usual();
+                keeper.serve()?;
+                settings::renew(keeper)?;
+            }
+            Scenario::Prepares => {
+                settings::renew(keeper)?;
+                keeper.terminate()?;
+                keeper.usual();
+                settings::without_gadget(keeper)?;
                 keeper.serve()?;
             }
             Scenario::FirstStart | Scenario::LeftOvers => {}

@@ -29,6 +29,8 @@ use crate::keeper::wait;
 
 /// The most bytes of a file.
 const MAX_FILE: u64 = 64 << 20;
+/// What a worker of another make says beyond the protocol: a field of its `status`.
+pub(crate) const WORDS: (&str, &str) = ("revision_id", "4711");
 /// Lines of a whole build's log.
 const LINES: usize = 30;
 
@@ -50,6 +52,8 @@ pub(crate) enum Kind {
     Aborted,
     /// It is aborted when its results are there.
     AbortedLate,
+    /// A worker of another make builds it, which says [`WORDS`] of it.
+    Foreign,
 }
 
 /// What an answer was.
@@ -213,14 +217,16 @@ impl Manager {
             outcome = self.wait_for_end(daemon, &job)?;
         }
         self.set_phase("kept");
-        if kind == Kind::Builds {
-            ensure!(
+        match kind {
+            Kind::Builds | Kind::Foreign => ensure!(
                 outcome.0 == BuildStatus::Ok && outcome.1.len() == 2,
                 "{outcome:?}"
-            );
-        } else {
-            ensure!(outcome.0 == BuildStatus::Aborted, "{outcome:?}");
+            ),
+            Kind::Aborted | Kind::AbortedLate => {
+                ensure!(outcome.0 == BuildStatus::Aborted, "{outcome:?}");
+            }
         }
+        self.check_words(daemon, kind)?;
         let first = self.fetch(daemon, &job, &outcome.1, kind)?;
         let again = self.wait_for_end(daemon, &job)?;
         ensure!(
@@ -255,8 +261,14 @@ impl Manager {
             .inputs
             .add(format!("Source: panda-lines {}\n", self.count).into_bytes());
         let text = |text: &str| Value::String(text.to_owned());
+        let build_type = match kind {
+            Kind::Builds | Kind::AbortedLate | Kind::Aborted => "binarypackage",
+            Kind::Foreign => "snap",
+        };
         let url = match kind {
-            Kind::Builds | Kind::AbortedLate => "https://launchpad.test/+build/lines",
+            Kind::Builds | Kind::AbortedLate | Kind::Foreign => {
+                "https://launchpad.test/+build/lines"
+            }
             Kind::Aborted => "https://launchpad.test/+build/endless",
         };
         let arch = arch()?;
@@ -278,7 +290,7 @@ impl Manager {
         .collect();
         let call = BuildCall {
             build_id: BuildId::try_from("PACKAGEBUILD-1".to_owned())?,
-            build_type: "binarypackage".to_owned(),
+            build_type: build_type.to_owned(),
             chroot: Sum::from(chroot.0),
             filemap: [(
                 FileName::try_from(format!("panda-lines_{}.dsc", self.count))?,
@@ -396,6 +408,25 @@ impl Manager {
         })
     }
 
+    /// What the worker has said beyond the protocol is told as long as its build is.
+    fn check_words(&self, daemon: &mut dyn Daemon, kind: Kind) -> Result<()> {
+        let (name, value) = WORDS;
+        let words = (kind == Kind::Foreign).then(|| Value::String(value.to_owned()));
+        wait(|| {
+            let client = self.client()?;
+            let said = self.ask(daemon, async move { client.status().await })?;
+            let Said::Answer(report) = said else {
+                return Ok(false);
+            };
+            ensure!(
+                report.extra.get(name) == words.as_ref(),
+                "the worker's words: {:?}",
+                report.extra
+            );
+            Ok(true)
+        })
+    }
+
     /// The log and the results, each checked.
     fn fetch(
         &mut self,
@@ -508,6 +539,14 @@ struct Job {
 
 /// Every line once, and in its order.
 fn check_log(log: &str, id: &str, kind: Kind) -> Result<()> {
+    if kind == Kind::Foreign {
+        let begins = log.matches(&format!("begins {id}\n")).count();
+        ensure!(
+            begins == 1 && log.matches("ends\n").count() == 1,
+            "the log is not whole:\n{log}"
+        );
+        return Ok(());
+    }
     let begins = format!("lines: build {id} begins");
     ensure!(
         log.matches(&begins).count() == 1,

@@ -37,8 +37,8 @@ pub(crate) struct Keeper {
     pub(crate) deaths: usize,
     /// Its process, for whoever kills it; 0 while there is none.
     pub(crate) pid: Arc<AtomicU32>,
-    /// How long the log was when the last one was started.
-    log_from: usize,
+    /// How long the log was when the last one died, and when the one after it was told to end, if it was.
+    life: (usize, Option<usize>),
 }
 
 impl Keeper {
@@ -59,7 +59,7 @@ impl Keeper {
             config,
             deaths: 0,
             pid: Arc::default(),
-            log_from: 0,
+            life: (0, None),
         };
         keeper.serve()?;
         keeper.rack.wait_fresh()?;
@@ -78,7 +78,6 @@ impl Keeper {
 
     /// Starts the daemon, and waits for nothing.
     pub(crate) fn begin_to_serve(&mut self) -> Result<()> {
-        self.log_from = self.rack.log().len();
         let mut command = self.command(&self.config)?;
         self.rack.serve_by(&mut command)?;
         let pid = self.rack.daemon().context("a daemon")?;
@@ -114,6 +113,7 @@ impl Keeper {
             self.end_of_log()
         );
         self.deaths += 1;
+        self.life = (self.rack.log().len(), None);
         self.disarm()?;
         Ok(true)
     }
@@ -121,7 +121,10 @@ impl Keeper {
     /// Ends the daemon as a service manager does.
     pub(crate) fn terminate(&mut self) -> Result<()> {
         self.pid.store(0, Ordering::SeqCst);
-        self.rack.terminate()
+        self.rack.terminate()?;
+        let ended = self.rack.log().len();
+        self.life.1.get_or_insert(ended);
+        Ok(())
     }
 
     /// Notes a daemon that has died, and starts another. Whoever waits for something calls this all the while.
@@ -159,10 +162,11 @@ impl Keeper {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// The states that the slots' boards have had since the last daemon was started.
+    /// The states that the slots' boards have had in the life of the daemon after the one that died last.
     pub(crate) fn boards_since(&self) -> String {
         let log = self.rack.log();
-        let since = log.get(self.log_from..).unwrap_or_default();
+        let (from, to) = self.life;
+        let since = log.get(from..to.unwrap_or(log.len())).unwrap_or_default();
         let boards = since
             .lines()
             .filter_map(|line| Some(line.split_once(" board=\"")?.1.split_once('"')?.0));

@@ -10,6 +10,7 @@ mod inputs;
 mod job;
 mod keeper;
 mod random;
+mod settings;
 mod sources;
 mod systemd;
 

@@ -2,8 +2,8 @@
 //! runs what it sent.
 //!
 //! ```text
-//! a process starts ▶ boot.toml, agent.toml ▶ scratch wiped ─┬─▶ host name ▶ link listens ▶ worker
-//! a kernel starts ▶ `machine`: its own first seconds ───────┘                   └─▶ report, until accepted
+//! a process starts ▶ boot.toml, agent.toml ▶ scratch wiped ▶ rootfs ─┬─▶ host name ▶ link listens ▶ worker
+//! a kernel starts ▶ `machine`: its own first seconds ────────────────┘                   └─▶ report, until accepted
 //! ```
 //! What fails here is on the console, and the master is told which step it was, as far as it can be reached; the
 //! boot is then never proven. The console never shows a secret.
@@ -190,11 +190,26 @@ async fn start(
     scratch: &Path,
 ) -> Result<(LinkServer, Served, DepotClient), Failed> {
     let Found {
-        boot, agent, steps, ..
+        boot,
+        agent,
+        steps,
+        rootfs,
+        ..
     } = found;
     if !machine.has_kernel() {
         let wiped = async { scratch::wipe(scratch).map(|()| ((), String::new())) };
         steps.run("scratch", wiped).await?;
+        // It runs in its host's, and checks what it is told of as any board does.
+        if let Some(wanted) = &boot.rootfs {
+            let checked = async {
+                let depot = DepotClient::new(&boot.link).map_err(|error| error.to_string())?;
+                let checked = machine::rootfs::check(&depot, wanted).await;
+                checked.map_err(|error| error.to_string())?;
+                Ok::<_, String>(((), format!("{} bytes, verified", wanted.bytes)))
+            };
+            steps.run("rootfs", checked).await?;
+            *rootfs = Some(wanted.sha256);
+        }
     }
     let listening = async {
         let server = LinkServer::listen(&boot.link)

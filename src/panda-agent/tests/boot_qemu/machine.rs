@@ -1,16 +1,19 @@
-//! QEMU as the twin starts it: the image's kernel and ramdisk with this boot's archive appended, two processors,
-//! 1 GiB, virtio, a disk that outlives the machine.
+//! QEMU as the twin starts it: the twin's own processors, memory and board, and the image's kernel, ramdisk and command
+//! line with this boot's archive appended. The disk, which outlives the machine, is the test's: some have none, or one
+//! that cannot erase itself.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
+
+use panda_protocol::manifest;
+use panda_twin::machine::qemu;
+use panda_twin::machine::qemu::arch::Arch;
 
 use super::master::Master;
 
 const END_LIMIT: Duration = Duration::from_secs(180);
-/// What the fixture package wants to see before it writes to disks.
-const COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet no_timer_check pandabuildd.machine=qemu";
 
 /// The image under test.
 pub(crate) struct Image(PathBuf);
@@ -21,6 +24,11 @@ impl Image {
             "PANDA_TEST_QEMU_IMAGE: the directory of an image; `scripts/test qemu` makes one",
         );
         Self(path.into())
+    }
+
+    fn command_line(&self) -> String {
+        let manifest = fs::read(self.0.join("manifest.toml")).unwrap();
+        manifest::parse(&manifest).unwrap().cmdline
     }
 
     pub(crate) fn rootfs(&self) -> PathBuf {
@@ -62,40 +70,26 @@ impl Machine {
         bytes.extend_from_slice(extra);
         fs::write(&ramdisk, bytes).unwrap();
         let console = directory.join("console");
-        let mut command = Command::new("qemu-system-x86_64");
+        let mut command = qemu::bare(&qemu::Settings {
+            arch: Arch::Amd64,
+            ..qemu::Settings::default()
+        });
         command
-            .args([
-                "-nodefaults",
-                "-no-user-config",
-                "-display",
-                "none",
-                "-no-reboot",
-            ])
-            .args([
-                "-accel",
-                "tcg,thread=multi",
-                "-cpu",
-                "max,la57=off",
-                "-smp",
-                "2",
-                "-m",
-                "1024",
-            ])
             .arg("-kernel")
             .arg(image.0.join("kernel"))
             .arg("-initrd")
             .arg(&ramdisk)
-            .args(["-append", COMMAND_LINE])
+            .args(["-append", &image.command_line()])
             .arg("-serial")
             .arg(format!("file:{}", console.display()))
             .arg("-netdev")
             .arg(format!(
-                "user,id=net,hostfwd=tcp:127.0.0.1:{}-10.0.2.15:8222",
+                "user,id=net,ipv6=off,hostfwd=tcp:127.0.0.1:{}-10.0.2.15:8222",
                 master.link.port()
             ))
             .args([
                 "-device",
-                "virtio-net-pci,netdev=net",
+                "virtio-net-pci,netdev=net,romfile=",
                 "-device",
                 "virtio-rng-pci",
             ]);
@@ -123,7 +117,7 @@ impl Machine {
         let child = command
             .stdin(Stdio::null())
             .spawn()
-            .expect("qemu-system-x86_64: install the Debian package qemu-system-x86");
+            .expect("setpriv: install the Debian package util-linux");
         Self { child, console }
     }
 

@@ -44,6 +44,7 @@ impl Step<'_> {
             Board::Off => Some(Refusal::Off),
             Board::Fresh { .. }
             | Board::Cutting { .. }
+            | Board::Preparing { .. }
             | Board::Booting { .. }
             | Board::Trial { .. }
             | Board::Used { .. }
@@ -77,9 +78,22 @@ impl Step<'_> {
             Board::Cutting {
                 n,
                 errand: Errand::Build(build),
+                prepared,
             } => {
                 self.answer(call, Answer::Aborting);
                 self.slot.board = Board::Cutting {
+                    n,
+                    errand: Errand::Nothing,
+                    prepared,
+                };
+                self.keep_aborted(build);
+            }
+            Board::Preparing {
+                n,
+                errand: Errand::Build(build),
+            } => {
+                self.answer(call, Answer::Aborting);
+                self.slot.board = Board::Preparing {
                     n,
                     errand: Errand::Nothing,
                 };
@@ -97,6 +111,10 @@ impl Step<'_> {
                 self.keep_aborted(build);
             }
             Board::Cutting {
+                errand: Errand::Nothing | Errand::Trial,
+                ..
+            }
+            | Board::Preparing {
                 errand: Errand::Nothing | Errand::Trial,
                 ..
             }
@@ -156,6 +174,7 @@ impl Step<'_> {
             }
             Board::Failed { .. }
             | Board::Cutting { .. }
+            | Board::Preparing { .. }
             | Board::Booting { .. }
             | Board::Trial { .. }
             | Board::Fresh { .. }
@@ -190,6 +209,7 @@ impl Step<'_> {
             (
                 None,
                 Board::Cutting { .. }
+                | Board::Preparing { .. }
                 | Board::Booting { .. }
                 | Board::Trial { .. }
                 | Board::Used { .. }
@@ -206,8 +226,15 @@ impl Step<'_> {
             return;
         };
         match self.slot.board {
-            Board::Cutting { n, .. } => {
+            Board::Cutting { n, prepared, .. } => {
                 self.slot.board = Board::Cutting {
+                    n,
+                    errand: Errand::Nothing,
+                    prepared,
+                };
+            }
+            Board::Preparing { n, .. } => {
+                self.slot.board = Board::Preparing {
                     n,
                     errand: Errand::Nothing,
                 };
@@ -251,6 +278,7 @@ impl Step<'_> {
         match self.slot.board {
             Board::Off | Board::Failed { .. } => self.cut(1, Errand::Nothing),
             Board::Cutting { .. }
+            | Board::Preparing { .. }
             | Board::Booting { .. }
             | Board::Trial { .. }
             | Board::Fresh { .. }

@@ -16,12 +16,66 @@ impl Step<'_> {
             } if self.slot.held.is_some() => {
                 self.slot.board = Board::Off;
             }
-            Board::Cutting { n, errand } => {
+            Board::Cutting { n, errand, .. } => {
                 let (boot, trial) = (self.slot.boot, errand == Errand::Trial);
                 self.slot.board = Board::Booting { n, errand };
                 self.emit(Effect::StartBoot { boot, trial });
             }
-            Board::Booting { .. }
+            Board::Preparing { .. }
+            | Board::Booting { .. }
+            | Board::Trial { .. }
+            | Board::Fresh { .. }
+            | Board::Used { .. }
+            | Board::Rejoining(_)
+            | Board::Failed { .. }
+            | Board::Off => {}
+        }
+    }
+
+    /// What has to be seen to leave the port was not there. A boot brings it up, and the cut after that boot
+    /// is judged alone; once an attempt. A held board is to have no power, and of one that is off nothing is
+    /// believed.
+    pub(super) fn handle_cut_weak(&mut self, reason: &str) {
+        match self.slot.board.clone() {
+            Board::Cutting {
+                errand: Errand::Nothing | Errand::Trial,
+                ..
+            } if self.slot.held.is_some() => {
+                self.slot.board = Board::Off;
+                self.emit(Effect::PowerOff);
+            }
+            Board::Cutting {
+                n,
+                errand,
+                prepared: true,
+            } => self.retry(n, errand, FailureKind::Power, reason),
+            Board::Cutting {
+                n,
+                errand,
+                prepared: false,
+            } => {
+                self.slot.board = Board::Preparing { n, errand };
+                self.emit(Effect::StartPreparing {
+                    boot: self.slot.boot,
+                });
+            }
+            Board::Preparing { .. }
+            | Board::Booting { .. }
+            | Board::Trial { .. }
+            | Board::Fresh { .. }
+            | Board::Used { .. }
+            | Board::Rejoining(_)
+            | Board::Failed { .. }
+            | Board::Off => {}
+        }
+    }
+
+    /// The next cut belongs to the same attempt.
+    pub(super) fn handle_prepared(&mut self) {
+        match self.slot.board.clone() {
+            Board::Preparing { n, errand } => self.cut_prepared(n, errand),
+            Board::Cutting { .. }
+            | Board::Booting { .. }
             | Board::Trial { .. }
             | Board::Fresh { .. }
             | Board::Used { .. }
@@ -33,8 +87,11 @@ impl Step<'_> {
 
     pub(super) fn handle_cut_failed(&mut self, reason: &str) {
         match self.slot.board.clone() {
-            Board::Cutting { n, errand } => self.retry(n, errand, FailureKind::Power, reason),
-            Board::Booting { .. }
+            Board::Cutting { n, errand, .. } => {
+                self.retry(n, errand, FailureKind::Power, reason);
+            }
+            Board::Preparing { .. }
+            | Board::Booting { .. }
             | Board::Trial { .. }
             | Board::Fresh { .. }
             | Board::Used { .. }
@@ -46,7 +103,9 @@ impl Step<'_> {
 
     pub(super) fn handle_boot_failed(&mut self, reason: &str) {
         match self.slot.board.clone() {
-            Board::Booting { n, errand } => self.retry(n, errand, FailureKind::Boot, reason),
+            Board::Preparing { n, errand } | Board::Booting { n, errand } => {
+                self.retry(n, errand, FailureKind::Boot, reason);
+            }
             Board::Cutting { .. }
             | Board::Trial { .. }
             | Board::Fresh { .. }
@@ -59,7 +118,9 @@ impl Step<'_> {
 
     pub(super) fn handle_wrong_chip(&mut self, reason: &str) {
         match self.slot.board.clone() {
-            Board::Booting { errand, .. } => self.fail(errand, FailureKind::Chip, reason),
+            Board::Preparing { errand, .. } | Board::Booting { errand, .. } => {
+                self.fail(errand, FailureKind::Chip, reason);
+            }
             Board::Cutting { .. }
             | Board::Trial { .. }
             | Board::Fresh { .. }
@@ -118,6 +179,7 @@ impl Step<'_> {
             // The proving that has just succeeded goes on.
             Board::Rejoining(Rejoin::Fresh { n }) => self.slot.board = Board::Fresh { n },
             Board::Cutting { .. }
+            | Board::Preparing { .. }
             | Board::Trial { .. }
             | Board::Fresh { .. }
             | Board::Used { .. }
@@ -133,6 +195,7 @@ impl Step<'_> {
                 self.cut(1, Errand::Nothing);
             }
             Board::Cutting { .. }
+            | Board::Preparing { .. }
             | Board::Booting { .. }
             | Board::Fresh { .. }
             | Board::Used { .. }
@@ -166,7 +229,11 @@ impl Step<'_> {
             }
             | Board::Rejoining(Rejoin::Collecting(build)) => self.lose_build(build, why),
             Board::Trial { .. } => self.handle_trial_ended(false),
-            Board::Cutting { .. } | Board::Booting { .. } | Board::Failed { .. } | Board::Off => {}
+            Board::Cutting { .. }
+            | Board::Preparing { .. }
+            | Board::Booting { .. }
+            | Board::Failed { .. }
+            | Board::Off => {}
         }
     }
 
@@ -199,6 +266,7 @@ impl Step<'_> {
                 ..
             }
             | Board::Cutting { .. }
+            | Board::Preparing { .. }
             | Board::Booting { .. }
             | Board::Trial { .. }
             | Board::Fresh { .. }
@@ -234,6 +302,7 @@ impl Step<'_> {
                 ..
             }
             | Board::Cutting { .. }
+            | Board::Preparing { .. }
             | Board::Booting { .. }
             | Board::Trial { .. }
             | Board::Fresh { .. }
@@ -258,6 +327,7 @@ impl Step<'_> {
                 ..
             }
             | Board::Cutting { .. }
+            | Board::Preparing { .. }
             | Board::Booting { .. }
             | Board::Trial { .. }
             | Board::Fresh { .. }
@@ -281,6 +351,7 @@ impl Step<'_> {
                 ..
             }
             | Board::Cutting { .. }
+            | Board::Preparing { .. }
             | Board::Booting { .. }
             | Board::Trial { .. }
             | Board::Fresh { .. }
@@ -298,6 +369,7 @@ impl Step<'_> {
             }
             Board::Failed { .. }
             | Board::Cutting { .. }
+            | Board::Preparing { .. }
             | Board::Booting { .. }
             | Board::Trial { .. }
             | Board::Fresh { .. }
@@ -332,7 +404,13 @@ impl Step<'_> {
                 self.cut(1, Errand::Nothing);
                 self.keep_aborted(build);
             }
+            // What was up on the port need not be any more.
             Board::Cutting {
+                n,
+                errand: errand @ (Errand::Nothing | Errand::Build(_)),
+                ..
+            }
+            | Board::Preparing {
                 n,
                 errand: errand @ (Errand::Nothing | Errand::Build(_)),
             }
@@ -343,6 +421,11 @@ impl Step<'_> {
                 self.cut(n, errand);
             }
             Board::Cutting {
+                n,
+                errand: Errand::Trial,
+                ..
+            }
+            | Board::Preparing {
                 n,
                 errand: Errand::Trial,
             }
@@ -377,6 +460,7 @@ impl Step<'_> {
         match self.slot.board {
             Board::Fresh { .. } | Board::Rejoining(_) => {}
             Board::Cutting { .. }
+            | Board::Preparing { .. }
             | Board::Booting { .. }
             | Board::Trial { .. }
             | Board::Used { .. }

@@ -47,7 +47,9 @@ fn is_current(event: &Event, slot: &Slot) -> bool {
         | Event::CleanDue { .. }
         | Event::Recover => true,
         Event::CutSeen { boot }
+        | Event::CutWeak { boot, .. }
         | Event::CutFailed { boot, .. }
+        | Event::Prepared { boot }
         | Event::BootFailed { boot, .. }
         | Event::WrongChip { boot, .. }
         | Event::Proved { boot }
@@ -80,7 +82,9 @@ impl Step<'_> {
             Event::Release { call } => self.handle_release(call),
             Event::CleanDue { call } => self.handle_clean_due(call),
             Event::CutSeen { .. } => self.handle_cut_seen(),
+            Event::CutWeak { reason, .. } => self.handle_cut_weak(&reason),
             Event::CutFailed { reason, .. } => self.handle_cut_failed(&reason),
+            Event::Prepared { .. } => self.handle_prepared(),
             Event::BootFailed { reason, .. } => self.handle_boot_failed(&reason),
             Event::WrongChip { reason, .. } => self.handle_wrong_chip(&reason),
             Event::Proved { .. } => self.handle_proved(),
@@ -100,7 +104,8 @@ impl Step<'_> {
     fn settle(&mut self) {
         if self.slot.held.is_some() && self.slot.live().is_none() {
             match self.slot.board {
-                Board::Booting { .. }
+                Board::Preparing { .. }
+                | Board::Booting { .. }
                 | Board::Trial { .. }
                 | Board::Fresh { .. }
                 | Board::Rejoining(Rejoin::Fresh { .. }) => self.cut(1, Errand::Nothing),
@@ -120,6 +125,7 @@ impl Step<'_> {
             }
             Board::Failed { .. } | Board::Off => self.refuse_cleaner(),
             Board::Cutting { .. }
+            | Board::Preparing { .. }
             | Board::Booting { .. }
             | Board::Trial { .. }
             | Board::Used { .. }
@@ -129,9 +135,22 @@ impl Step<'_> {
 
     /// Begins a new boot, at attempt `n` of its reset.
     fn cut(&mut self, n: u32, errand: Errand) {
+        self.begin(n, errand, false);
+    }
+
+    /// The same, where the board was booted for the evidence of this cut.
+    fn cut_prepared(&mut self, n: u32, errand: Errand) {
+        self.begin(n, errand, true);
+    }
+
+    fn begin(&mut self, n: u32, errand: Errand, prepared: bool) {
         self.slot.boot += 1;
         let trial = errand == Errand::Trial;
-        self.slot.board = Board::Cutting { n, errand };
+        self.slot.board = Board::Cutting {
+            n,
+            errand,
+            prepared,
+        };
         self.emit(Effect::StartCut {
             boot: self.slot.boot,
             trial,

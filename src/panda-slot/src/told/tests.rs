@@ -44,6 +44,7 @@ fn kept(build_status: BuildStatus) -> Slot {
         ..slot(Board::Cutting {
             n: 1,
             errand: Errand::Nothing,
+            prepared: false,
         })
     }
 }
@@ -51,6 +52,11 @@ fn kept(build_status: BuildStatus) -> Slot {
 fn without_a_build() -> Vec<Board> {
     vec![
         Board::Cutting {
+            n: 2,
+            errand: Errand::Nothing,
+            prepared: true,
+        },
+        Board::Preparing {
             n: 2,
             errand: Errand::Nothing,
         },
@@ -82,6 +88,11 @@ fn a_live_slot_is_building_in_both_dialects_wherever_its_build_is() {
         Board::Rejoining(Rejoin::Running(build())),
         Board::Rejoining(Rejoin::Collecting(build())),
         Board::Cutting {
+            n: 1,
+            errand: Errand::Build(build()),
+            prepared: false,
+        },
+        Board::Preparing {
             n: 1,
             errand: Errand::Build(build()),
         },
@@ -163,6 +174,7 @@ fn between_boots_todays_manager_gets_a_fault_that_says_where_the_reset_stands() 
         reasons,
         [
             "resetting: power is being cut, attempt 2",
+            "resetting: booting for the evidence of the next power cut, attempt 2",
             "resetting: booting, attempt 2",
             "trying a new image",
             "the master has restarted; the board has to prove itself again",

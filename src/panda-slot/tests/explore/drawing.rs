@@ -18,12 +18,14 @@ type Ways = BTreeMap<(Place, Place), BTreeSet<String>>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
     Cutting,
+    Preparing,
     Booting,
     Fresh,
     Running,
     Collecting,
     Aborting,
     MovingCutting,
+    MovingPreparing,
     MovingBooting,
     Trial,
     RejoiningFresh,
@@ -42,6 +44,11 @@ impl Place {
                 ..
             } => Self::MovingCutting,
             Board::Cutting { .. } => Self::Cutting,
+            Board::Preparing {
+                errand: Errand::Build(_),
+                ..
+            } => Self::MovingPreparing,
+            Board::Preparing { .. } => Self::Preparing,
             Board::Booting {
                 errand: Errand::Build(_),
                 ..
@@ -76,12 +83,14 @@ impl Place {
     fn name(self) -> &'static str {
         match self {
             Self::Cutting => "Cutting",
+            Self::Preparing => "Preparing",
             Self::Booting => "Booting",
             Self::Fresh => "Fresh",
             Self::Running => "Running",
             Self::Collecting => "Collecting",
             Self::Aborting => "Aborting",
             Self::MovingCutting => "Cutting+build",
+            Self::MovingPreparing => "Preparing+build",
             Self::MovingBooting => "Booting+build",
             Self::Trial => "Trial",
             Self::RejoiningFresh => "Rejoining:Fresh",

@@ -16,7 +16,7 @@ pub(crate) enum Law {
     IdleIsTrue,
     /// Something is given to a worker only on a boot that is proven and has run nothing else.
     GuestOnProvenBoot,
-    /// Power comes on only after a cut that was seen.
+    /// Power comes on only after a cut that was seen; after a weaker one, only to prepare the next.
     PowerAfterCut,
     /// What has failed, is off, or is held without a build, has no power or is losing it.
     DarkWhenUnused,
@@ -123,6 +123,7 @@ fn is_gentle(told: &Told) -> bool {
 fn bounded(slot: &Slot, limits: &Limits) -> bool {
     let attempts = match slot.board {
         Board::Cutting { n, .. }
+        | Board::Preparing { n, .. }
         | Board::Booting { n, .. }
         | Board::Trial { n }
         | Board::Fresh { n } => (1..=limits.attempts).contains(&n),
@@ -144,6 +145,7 @@ fn under_way(world: &World) -> bool {
     let World { slot, truth } = world;
     let activity = match &slot.board {
         Board::Cutting { .. } => Activity::Cut,
+        Board::Preparing { .. } => Activity::Prepare,
         Board::Booting { .. } => Activity::Boot,
         Board::Trial { .. } => Activity::Trial,
         Board::Fresh { .. } | Board::Rejoining(_) => Activity::Prove,
@@ -177,6 +179,7 @@ fn numbers(slot: &Slot, next: &Slot, effects: &[Effect]) -> Result<(), Law> {
     let attempts = next.attempt == slot.attempt || next.attempt == slot.attempt + 1;
     let named = effects.iter().all(|effect| match effect {
         Effect::StartCut { boot, .. }
+        | Effect::StartPreparing { boot }
         | Effect::StartBoot { boot, .. }
         | Effect::StartProving { boot }
         | Effect::StartTrial { boot }
@@ -320,6 +323,9 @@ fn guests(before: &World, event: &Event, effects: &[Effect]) -> Result<(), Law> 
                 hold(proven && (!truth.ran || again), Law::GuestOnProvenBoot)?;
             }
             Effect::StartTrial { .. } => hold(proven && !truth.ran, Law::GuestOnProvenBoot)?,
+            Effect::StartPreparing { .. } => {
+                hold(truth.weak && !truth.powered, Law::PowerAfterCut)?;
+            }
             Effect::StartBoot { .. } => hold(truth.cut && !truth.powered, Law::PowerAfterCut)?,
             Effect::StartCut { .. }
             | Effect::StartProving { .. }

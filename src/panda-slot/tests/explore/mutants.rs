@@ -83,6 +83,7 @@ fn a_proof_that_is_believed_before_the_cut_was_seen_is_caught() {
                 Board::Cutting {
                     n,
                     errand: Errand::Nothing,
+                    ..
                 },
                 Event::Proved { boot },
             ) if *boot == slot.boot => {
@@ -321,6 +322,7 @@ fn a_board_that_flaps_for_ever_is_caught() {
             let board = Board::Cutting {
                 n: 1,
                 errand: Errand::Nothing,
+                prepared: false,
             };
             real.next = Slot {
                 board,
@@ -392,7 +394,9 @@ fn a_second_build_on_the_same_boot_is_caught() {
 fn power_that_comes_on_without_a_cut_is_caught() {
     caught(Law::PowerAfterCut, |slot, event, real| {
         match (&slot.board, event) {
-            (Board::Cutting { n, errand }, Event::CutFailed { boot, .. }) if *boot == slot.boot => {
+            (Board::Cutting { n, errand, .. }, Event::CutFailed { boot, .. })
+                if *boot == slot.boot =>
+            {
                 let board = Board::Booting {
                     n: *n,
                     errand: errand.clone(),
@@ -411,6 +415,83 @@ fn power_that_comes_on_without_a_cut_is_caught() {
             }
             _ => real,
         }
+    });
+}
+
+#[test]
+fn a_boot_for_evidence_that_becomes_fresh_is_caught() {
+    caught(Law::FreshIsProven, |slot, event, real| {
+        match (&slot.board, event) {
+            (Board::Preparing { n, .. }, Event::Prepared { .. }) if real.next != *slot => {
+                let board = Board::Fresh { n: *n };
+                let effects = vec![Effect::StartProving { boot: slot.boot }];
+                Transition {
+                    next: Slot {
+                        board,
+                        ..slot.clone()
+                    },
+                    effects,
+                }
+            }
+            _ => real,
+        }
+    });
+}
+
+#[test]
+fn a_boot_for_evidence_that_is_given_the_build_that_waits_is_caught() {
+    caught(Law::GuestOnProvenBoot, |slot, event, real| {
+        match (&slot.board, event) {
+            (
+                Board::Preparing {
+                    errand: Errand::Build(build),
+                    ..
+                },
+                Event::Prepared { .. },
+            ) if real.next != *slot => {
+                let board = Board::Used {
+                    build: build.clone(),
+                    phase: Phase::Running,
+                };
+                let effects = vec![Effect::StartGuest {
+                    boot: slot.boot,
+                    attempt: build.attempt,
+                    acknowledged: false,
+                }];
+                Transition {
+                    next: Slot {
+                        board,
+                        ..slot.clone()
+                    },
+                    effects,
+                }
+            }
+            _ => real,
+        }
+    });
+}
+
+#[test]
+fn a_weak_cut_that_is_taken_for_a_seen_one_is_caught() {
+    caught(Law::PowerAfterCut, |slot, event, real| match event {
+        Event::CutWeak { boot, .. } => step(
+            slot,
+            Event::CutSeen { boot: *boot },
+            &limits(Dialect::Current),
+        ),
+        _ => real,
+    });
+}
+
+#[test]
+fn a_board_that_is_prepared_again_and_again_is_caught() {
+    caught(Law::NoFreeCycle, |_, event, mut real| {
+        if let (Event::Prepared { .. }, Board::Cutting { prepared, .. }) =
+            (event, &mut real.next.board)
+        {
+            *prepared = false;
+        }
+        real
     });
 }
 

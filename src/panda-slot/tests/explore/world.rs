@@ -16,6 +16,7 @@ pub(crate) const GONE: u64 = 3;
 pub(crate) enum Activity {
     Nothing,
     Cut,
+    Prepare,
     Boot,
     Prove,
     Guest,
@@ -38,6 +39,8 @@ pub(crate) struct Truth {
     pub(crate) dead: bool,
     /// The present boot's cut was seen.
     pub(crate) cut: bool,
+    /// Its cut showed less than is demanded.
+    pub(crate) weak: bool,
     /// It was proved, after its cut was seen.
     pub(crate) proved: bool,
     /// It was proved to the daemon that runs now.
@@ -67,6 +70,7 @@ impl World {
         let truth = Truth {
             dead: true,
             cut: false,
+            weak: false,
             proved: false,
             proved_to_this_daemon: false,
             ran: true,
@@ -111,12 +115,18 @@ impl World {
             truth.cut = true;
             truth.powered = false;
         }
+        if matches!(event, Event::CutWeak { boot: NOW, .. }) && self.truth.activity == Activity::Cut
+        {
+            truth.weak = true;
+            truth.powered = false;
+        }
         if *event == (Event::Proved { boot: NOW }) && truth.cut {
             truth.proved = true;
             truth.proved_to_this_daemon = true;
         }
         if next.boot != self.slot.boot {
             truth.cut = false;
+            truth.weak = false;
             truth.proved = false;
             truth.proved_to_this_daemon = false;
             truth.ran = false;
@@ -141,6 +151,10 @@ impl World {
         let truth = &mut self.truth;
         match effect {
             Effect::StartCut { .. } => truth.activity = Activity::Cut,
+            Effect::StartPreparing { .. } => {
+                truth.activity = Activity::Prepare;
+                truth.powered = true;
+            }
             Effect::StartBoot { .. } => {
                 truth.activity = Activity::Boot;
                 truth.powered = true;
@@ -190,11 +204,16 @@ impl World {
                 errand: Errand::Build(build),
                 ..
             }
+            | Board::Preparing {
+                errand: Errand::Build(build),
+                ..
+            }
             | Board::Booting {
                 errand: Errand::Build(build),
                 ..
             } => renumber(build),
             Board::Cutting { .. }
+            | Board::Preparing { .. }
             | Board::Booting { .. }
             | Board::Rejoining(Rejoin::Fresh { .. })
             | Board::Trial { .. }
@@ -247,6 +266,13 @@ fn reports(world: &World) -> Vec<(Event, bool)> {
         Activity::Cut => vec![
             (Event::CutSeen { boot }, true),
             (
+                Event::CutWeak {
+                    boot,
+                    reason: reason(),
+                },
+                true,
+            ),
+            (
                 Event::CutFailed {
                     boot,
                     reason: reason(),
@@ -254,8 +280,12 @@ fn reports(world: &World) -> Vec<(Event, bool)> {
                 true,
             ),
         ],
-        Activity::Boot => vec![
-            (Event::Proved { boot }, true),
+        Activity::Prepare | Activity::Boot => vec![
+            if world.truth.activity == Activity::Prepare {
+                (Event::Prepared { boot }, true)
+            } else {
+                (Event::Proved { boot }, true)
+            },
             (
                 Event::BootFailed {
                     boot,
@@ -326,10 +356,15 @@ pub(crate) fn all_events() -> Vec<Event> {
     for boot in [NOW, OLD] {
         events.extend([
             Event::CutSeen { boot },
+            Event::CutWeak {
+                boot,
+                reason: reason(),
+            },
             Event::CutFailed {
                 boot,
                 reason: reason(),
             },
+            Event::Prepared { boot },
             Event::BootFailed {
                 boot,
                 reason: reason(),
@@ -376,7 +411,9 @@ pub(crate) fn is_late(event: &Event) -> bool {
         | Event::Recover => false,
         Event::CleanDue { call } => *call == GONE,
         Event::CutSeen { boot }
+        | Event::CutWeak { boot, .. }
         | Event::CutFailed { boot, .. }
+        | Event::Prepared { boot }
         | Event::BootFailed { boot, .. }
         | Event::WrongChip { boot, .. }
         | Event::Proved { boot }
@@ -403,7 +440,9 @@ pub(crate) fn caller(event: &Event) -> Option<u64> {
         Event::CleanDue { .. }
         | Event::Recover
         | Event::CutSeen { .. }
+        | Event::CutWeak { .. }
         | Event::CutFailed { .. }
+        | Event::Prepared { .. }
         | Event::BootFailed { .. }
         | Event::WrongChip { .. }
         | Event::Proved { .. }

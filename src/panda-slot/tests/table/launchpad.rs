@@ -113,8 +113,19 @@ fn an_abort_of_a_moving_build_ends_it_and_leaves_the_boot_to_become_fresh() {
             Board::Cutting {
                 n: 2,
                 errand: moving.clone(),
+                prepared: false,
             },
             cutting(2),
+        ),
+        (
+            Board::Preparing {
+                n: 2,
+                errand: moving.clone(),
+            },
+            Board::Preparing {
+                n: 2,
+                errand: Errand::Nothing,
+            },
         ),
         (
             Board::Booting {

@@ -237,7 +237,12 @@ fn an_unacknowledged_build_moves_to_a_new_boot_a_bounded_number_of_times() {
         ] {
             let (then, kept, effects) = told(go(&slot(board), lost()));
             let errand = Errand::Build(moved(moves + 1));
-            assert_eq!((then, kept), (Board::Cutting { n: 1, errand }, None));
+            let moves = Board::Cutting {
+                n: 1,
+                errand,
+                prepared: false,
+            };
+            assert_eq!((then, kept), (moves, None));
             assert_eq!(effects, [cut(10)]);
         }
     }

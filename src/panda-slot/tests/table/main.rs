@@ -7,6 +7,7 @@
 
 mod launchpad;
 mod life;
+mod presence;
 mod resets;
 mod restart;
 
@@ -98,6 +99,7 @@ fn cutting(n: u32) -> Board {
     Board::Cutting {
         n,
         errand: Errand::Nothing,
+        prepared: false,
     }
 }
 

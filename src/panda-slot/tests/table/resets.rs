@@ -212,6 +212,7 @@ fn a_moving_build_is_built_although_the_slot_is_held() {
     let moving = held(slot(Board::Cutting {
         n: 1,
         errand: errand.clone(),
+        prepared: false,
     }));
     let booted = go(&moving, Event::CutSeen { boot: 9 });
     assert_eq!(booted.next.board, Board::Booting { n: 1, errand });

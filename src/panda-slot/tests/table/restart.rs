@@ -44,6 +44,35 @@ fn a_restart_proves_boards_again_and_repeats_what_may_be_lost() {
             vec![ENDED, DROPPED, cut(10)],
         ),
         (
+            Board::Preparing {
+                n: 2,
+                errand: Errand::Trial,
+            },
+            cutting(2),
+            vec![ENDED, DROPPED, cut(10)],
+        ),
+        (
+            Board::Preparing {
+                n: 2,
+                errand: Errand::Build(fresh_build()),
+            },
+            Board::Cutting {
+                n: 2,
+                errand: Errand::Build(fresh_build()),
+                prepared: false,
+            },
+            vec![cut(10)],
+        ),
+        (
+            Board::Cutting {
+                n: 2,
+                errand: Errand::Nothing,
+                prepared: true,
+            },
+            cutting(2),
+            vec![ENDED, DROPPED, cut(10)],
+        ),
+        (
             Board::Trial { n: 2 },
             cutting(2),
             vec![ENDED, DROPPED, cut(10)],
@@ -56,6 +85,7 @@ fn a_restart_proves_boards_again_and_repeats_what_may_be_lost() {
             Board::Cutting {
                 n: 2,
                 errand: Errand::Build(fresh_build()),
+                prepared: false,
             },
             vec![cut(10)],
         ),
@@ -101,6 +131,15 @@ fn a_slot_that_was_never_seen_is_cut_first() {
     let first = go(&Slot::new(), Event::Recover);
     assert_eq!((first.next.board, first.next.boot), (cutting(1), 1));
     assert_eq!(first.effects, [cut(1)]);
+}
+
+#[test]
+fn a_state_of_before_boards_were_prepared_is_read() {
+    let json = serde_json::to_string(&slot(cutting(2))).unwrap();
+    let older = json.replace(",\"prepared\":false", "");
+    assert_ne!(older, json);
+    let back: Slot = serde_json::from_str(&older).unwrap();
+    assert_eq!(back, slot(cutting(2)));
 }
 
 #[test]

@@ -104,6 +104,7 @@ impl Board {
                 return Err("the board has no power".to_owned());
             }
             Order::Reboot => self.reboot().await,
+            Order::Gadget(kept) => self.keep_gadget(kept),
             Order::Rom => {
                 let device = self.new_device(Chip::Omap4430);
                 let leaves = Some(Instant::now() + self.parts.timing.rom_window);
@@ -115,7 +116,7 @@ impl Board {
 
     /// The machine is gone, and the chip begins as after power-on.
     pub(super) async fn reboot(&mut self) {
-        if let Power::Running(machine) = &mut self.power
+        if let Power::Running { machine, .. } = &mut self.power
             && let Err(error) = machine.end(self.parts.timing.end_limit).await
         {
             tracing::warn!(board = self.parts.name, %error, "what is left of a machine");

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::chain::{Chain, Note};
+use super::cut::is_gadget;
 use super::error::{Failure, StepError, pipe};
 use super::handshake::{Awaited, Proof};
 use super::paced::Paced;
@@ -79,12 +80,10 @@ pub(super) async fn send(
 
     let limit = ms(chain.settings().port_released_ms);
     let released = async {
-        match timeout(
-            limit,
-            port.wait_for(|presence| *presence == Presence::Empty),
-        )
-        .await
-        {
+        // The image's gadget may have come already.
+        let gadget = chain.settings().gadget;
+        let left = |seen: &Presence| *seen == Presence::Empty || is_gadget(*seen, gadget);
+        match timeout(limit, port.wait_for(left)).await {
             Ok(Ok(_)) => Ok((
                 (),
                 Note::from("the second stage has left the port".to_owned()),

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::chain::{Chain, Note};
 use super::error::{Failure, StepError};
-use super::evidence::Dark;
+use super::evidence::Evidence;
 use super::settings::{UsbId, ms};
 
 /// Power off has been ordered.
@@ -74,13 +74,15 @@ impl Ordered {
     /// Gathers evidence of the cut while the board is held without power; see `super::evidence`.
     ///
     /// # Errors
-    /// Anything on the port, power that is still there, or evidence weaker than `require_cut`.
-    pub async fn evidence(self) -> Result<Dark, Failure> {
+    /// Anything on the port, power that is still there, or evidence weaker than `require_cut` that no boot can
+    /// mend.
+    pub async fn evidence(self) -> Result<Evidence, Failure> {
         super::evidence::gather(self).await
     }
 }
 
-fn is_gadget(presence: Presence, gadget: Option<UsbId>) -> bool {
+/// The image's own gadget is there.
+pub(super) fn is_gadget(presence: Presence, gadget: Option<UsbId>) -> bool {
     match (device(presence), gadget) {
         (Some(device), Some(id)) => device.vendor == id.vendor && device.product == id.product,
         _ => false,

@@ -202,6 +202,15 @@ pub enum StepError {
     /// Another boot took this boot's place at the depot.
     #[error("the boot is no longer awaited at the depot")]
     Superseded,
+    /// The image's gadget did not come.
+    #[error(
+        "the image's gadget is not on the port {limit:?} after its boot: does the image keep the one up that boot.gadget \
+         names? Without it no cut has the evidence that boot.require_cut demands"
+    )]
+    NoGadget {
+        /// How long it was awaited.
+        limit: Duration,
+    },
     /// A report that does not fit this boot.
     #[error("the agent's report names another {what} than this boot's")]
     WrongReport {

@@ -10,6 +10,9 @@
 //! A running Panda without a gadget has nothing on its port, so an empty port alone is no grade at all.
 //! A driver that switches the port's own power makes the gadget leave without the board losing power: with such a
 //! driver there is no `presence` (`Power::switches_port`).
+//!
+//! Where `presence` is demanded and was not to be had, as on a board that was off, the cut is [`Weak`]: the step
+//! has failed, and the board may be booted once to bring its gadget up, for the next cut (`super::prepare`).
 
 use panda_board::{PowerState, Presence};
 use tokio::sync::watch;
@@ -19,8 +22,18 @@ use super::chain::{Chain, Note};
 use super::cut::{Ordered, describe, device, unseen};
 use super::error::{Failure, StepError};
 use super::power_on::Powered;
+use super::prepare::Weak;
 use super::settings::ms;
 use crate::ledger::Grade;
+
+/// What a cut has shown.
+#[derive(Debug)]
+pub enum Evidence {
+    /// As much as the rack demands.
+    Enough(Dark),
+    /// Less, for want of a gadget that leaves.
+    Weak(Weak),
+}
 
 /// The board has no power, with evidence, and is still watched.
 #[derive(Debug)]
@@ -47,7 +60,7 @@ impl Dark {
     }
 }
 
-pub(super) async fn gather(ordered: Ordered) -> Result<Dark, Failure> {
+pub(super) async fn gather(ordered: Ordered) -> Result<Evidence, Failure> {
     let Ordered {
         chain,
         mut port,
@@ -109,13 +122,30 @@ pub(super) async fn gather(ordered: Ordered) -> Result<Dark, Failure> {
             }),
         }
     };
-    let grade = chain.step("evidence", limit, work).await?;
-    Ok(Dark {
-        chain,
-        port,
-        last_arrival,
-        grade,
-    })
+    match chain.step("evidence", limit, work).await {
+        Ok(grade) => Ok(Evidence::Enough(Dark {
+            chain,
+            port,
+            last_arrival,
+            grade,
+        })),
+        Err(failure) if is_mended_by_a_gadget(&chain, &failure) => Ok(Evidence::Weak(Weak {
+            chain,
+            port,
+            last_arrival,
+            failure,
+        })),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// All that is missing is a gadget that leaves, and a boot could bring one up.
+fn is_mended_by_a_gadget(chain: &Chain, failure: &Failure) -> bool {
+    let settings = chain.settings();
+    matches!(failure.error(), StepError::WeakEvidence { .. })
+        && settings.require_cut == Grade::Presence
+        && settings.gadget.is_some()
+        && !chain.bench.power.switches_port()
 }
 
 /// Waits for the port to be empty, and returns the highest arrival seen up to then.
@@ -241,8 +271,10 @@ mod tests {
         } else {
             bench
         };
-        let dark = order(Chain::new(bench, 1)).await?.evidence().await?;
-        Ok(dark.grade())
+        match order(Chain::new(bench, 1)).await?.evidence().await? {
+            Evidence::Enough(dark) => Ok(dark.grade()),
+            Evidence::Weak(weak) => panic!("{weak:?}"),
+        }
     }
 
     #[tokio::test(start_paused = true)]

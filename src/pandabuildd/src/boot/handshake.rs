@@ -8,8 +8,10 @@
 
 use std::time::Duration;
 
+use panda_board::Presence;
 use panda_protocol::digest::Sha256;
 use panda_protocol::link::{BootStep, Report};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::boot_image::Started;
@@ -42,6 +44,8 @@ pub struct Awaited {
 /// The board has proven this boot.
 #[derive(Debug)]
 pub struct Proof {
+    pub(super) chain: Chain,
+    pub(super) port: watch::Receiver<Presence>,
     report: Report,
 }
 
@@ -158,7 +162,11 @@ pub(super) async fn shake(started: Started, awaited: Awaited) -> Result<Proof, F
         ))
     };
     chain.step("proof", limit, proof).await?;
-    Ok(Proof { report })
+    Ok(Proof {
+        chain,
+        port,
+        report,
+    })
 }
 
 /// Records the board's own steps. They end about now; when each began is reckoned back from there.

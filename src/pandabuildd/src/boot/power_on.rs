@@ -23,10 +23,19 @@ pub struct Powered {
 pub(super) async fn power_on(dark: Dark) -> Result<Powered, Failure> {
     let Dark {
         chain,
-        mut port,
+        port,
         last_arrival,
         ..
     } = dark;
+    give(chain, port, last_arrival).await
+}
+
+/// The same for any board without power: how well its cut is shown is the caller's to judge.
+pub(super) async fn give(
+    chain: Chain,
+    mut port: watch::Receiver<Presence>,
+    last_arrival: Option<u64>,
+) -> Result<Powered, Failure> {
     let work = async {
         port_still_empty(&mut port)?;
         chain.power("power on", chain.bench.power.on()).await?;

@@ -21,6 +21,8 @@ pub struct BootSettings {
     pub cut_delay_max_ms: u64,
     /// The gadget must have left within this after the order.
     pub gadget_leaves_ms: u64,
+    /// In a boot that only prepares the next cut, the gadget must be on the port within this of the proof.
+    pub gadget_comes_ms: u64,
     /// The power driver must answer each order and question within this.
     pub power_ms: u64,
     /// After the order the port must be empty within this.
@@ -60,6 +62,7 @@ impl Default for BootSettings {
             gadget: None,
             cut_delay_max_ms: 2_000,
             gadget_leaves_ms: 1_500,
+            gadget_comes_ms: 30_000,
             power_ms: 5_000,
             port_clears_ms: 5_000,
             cut_hold_ms: 3_000,
@@ -90,6 +93,7 @@ impl BootSettings {
     /// The first setting that is out of its range.
     pub fn check(&self) -> Result<(), String> {
         let must_be_given = [
+            ("gadget_comes_ms", self.gadget_comes_ms),
             ("power_ms", self.power_ms),
             ("port_clears_ms", self.port_clears_ms),
             // No hold is no cut: nothing would be seen of it.

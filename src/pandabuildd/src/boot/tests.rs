@@ -65,11 +65,18 @@ fn boot_toml(image: &Image) -> BootToml {
     }
 }
 
-async fn dark(board: &TestBoard, settings: BootSettings) -> Result<Dark, Failure> {
+async fn cut(board: &TestBoard, settings: BootSettings) -> Result<Evidence, Failure> {
     order(Chain::new(board.bench(settings), 1))
         .await?
         .evidence()
         .await
+}
+
+async fn dark(board: &TestBoard, settings: BootSettings) -> Result<Dark, Failure> {
+    match cut(board, settings).await? {
+        Evidence::Enough(dark) => Ok(dark),
+        Evidence::Weak(weak) => Err(weak.into_failure()),
+    }
 }
 
 async fn arrive(board: &TestBoard, settings: BootSettings) -> Result<Rom, Failure> {
@@ -301,6 +308,35 @@ async fn the_gadgets_leaving_is_presence_only_within_its_window() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn only_the_want_of_a_gadget_is_mended_by_a_boot() {
+    let demands = |require_cut| BootSettings {
+        gadget: Some(GADGET),
+        require_cut,
+        ..BootSettings::default()
+    };
+    let board = || TestBoard::new(Script::default());
+    let presence = cut(&board(), demands(Grade::Presence)).await.unwrap();
+    assert!(matches!(presence, Evidence::Weak(_)), "{presence:?}");
+    // No boot brings a sense of the rail up.
+    let sensed = cut(&board(), demands(Grade::Sensed)).await;
+    let error = failed(sensed, "evidence");
+    assert!(matches!(error, StepError::WeakEvidence { .. }), "{error}");
+    // Power that is still there is another matter than how well its going is shown.
+    let on = TestBoard::new(Script {
+        reads: Some(panda_board::PowerState::On),
+        ..Script::default()
+    });
+    let error = failed(cut(&on, demands(Grade::Presence)).await, "evidence");
+    assert!(matches!(error, StepError::StillOn), "{error}");
+    let taken = TestBoard::new(Script {
+        after_off: vec![(0, Presence::Empty), (2_900, rom(9))],
+        ..Script::default()
+    });
+    let error = failed(cut(&taken, demands(Grade::Presence)).await, "evidence");
+    assert!(matches!(error, StepError::PortOccupied { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_gadget_that_leaves_before_the_order_proves_nothing() {
     let settings = BootSettings {
         gadget: Some(GADGET),
@@ -327,12 +363,10 @@ async fn a_sense_of_the_rail_is_the_strongest_evidence_and_overrules_the_others(
     };
     let sensed = |board: &TestBoard| Chain::new(board.sensed_bench(settings.clone()), 1);
     let board = TestBoard::with_rail(Script::default(), true);
-    let dark = order(sensed(&board))
-        .await
-        .unwrap()
-        .evidence()
-        .await
-        .unwrap();
+    let seen = order(sensed(&board)).await.unwrap().evidence().await;
+    let Evidence::Enough(dark) = seen.unwrap() else {
+        panic!("a rail that is dark is evidence enough");
+    };
     assert_eq!(dark.grade(), Grade::Sensed);
 
     let board = TestBoard::with_rail(Script::default(), false);

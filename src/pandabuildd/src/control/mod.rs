@@ -62,6 +62,15 @@ fn describe(
 /// What a state's name leaves out.
 fn detail(slot: &Slot) -> String {
     match &slot.board {
+        Board::Preparing { n, .. } => match slot.live() {
+            Some(build) => {
+                format!(
+                    "attempt {n}: booting for the evidence of the next cut; to take over {}",
+                    build.build_id
+                )
+            }
+            None => format!("attempt {n}: booting for the evidence of the next cut"),
+        },
         Board::Cutting { n, .. } | Board::Booting { n, .. } => match slot.live() {
             Some(build) => format!("attempt {n}; to take over {}", build.build_id),
             None => format!("attempt {n}"),

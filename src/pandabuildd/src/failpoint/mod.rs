@@ -64,6 +64,8 @@ points! {
 
     /// [`Effect::StartCut`]
     StartCut = "slot.start-cut",
+    /// [`Effect::StartPreparing`]
+    StartPreparing = "slot.start-preparing",
     /// [`Effect::StartBoot`]
     StartBoot = "slot.start-boot",
     /// [`Effect::StartProving`]
@@ -97,6 +99,10 @@ points! {
     Cut = "boot.cut",
     /// The cut is evidenced.
     Evidence = "boot.evidence",
+    /// A boot for the evidence of the next cut begins.
+    Prepare = "boot.prepare",
+    /// The image's gadget is awaited.
+    Gadget = "boot.gadget",
     /// Power on is ordered.
     PowerOn = "boot.power-on",
     /// The boot ROM is awaited.
@@ -179,6 +185,7 @@ impl Point {
     pub const fn of_effect(effect: &Effect) -> Self {
         match effect {
             Effect::StartCut { .. } => Self::StartCut,
+            Effect::StartPreparing { .. } => Self::StartPreparing,
             Effect::StartBoot { .. } => Self::StartBoot,
             Effect::StartProving { .. } => Self::StartProving,
             Effect::StartGuest { .. } => Self::StartGuest,
@@ -202,6 +209,8 @@ impl Point {
         Some(match name {
             "cut" => Self::Cut,
             "evidence" => Self::Evidence,
+            "prepare" => Self::Prepare,
+            "gadget" => Self::Gadget,
             "power on" => Self::PowerOn,
             "rom" => Self::Rom,
             "asic id" => Self::AsicId,

@@ -85,6 +85,7 @@ fn forget(transaction: &Transaction<'_>, name: &str, slot: &Slot) -> rusqlite::R
     let powered = match &slot.board {
         Board::Failed { .. } | Board::Off => None,
         Board::Cutting { .. }
+        | Board::Preparing { .. }
         | Board::Booting { .. }
         | Board::Trial { .. }
         | Board::Fresh { .. }

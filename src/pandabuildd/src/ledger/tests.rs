@@ -167,6 +167,7 @@ async fn an_accepted_builds_arguments_come_back_as_they_were_and_follow_its_boot
     let moving = Board::Cutting {
         n: 1,
         errand: Errand::Build(build),
+        prepared: false,
     };
     ledger
         .commit(

@@ -37,6 +37,7 @@ use crate::ledger::{Grade, Ledger, NewAttempt};
 mod boots;
 mod builds;
 mod faults;
+mod presence;
 mod twin;
 
 const SLOT: &str = "panda01";

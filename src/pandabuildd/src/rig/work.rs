@@ -17,7 +17,10 @@ use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
 use super::parts::RigParts;
-use crate::boot::{Awaited, Bench, Chain, Dark, Failure, Journal, order, wait_for_unawaited_rom};
+use crate::boot::{
+    Awaited, Bench, Chain, Evidence, Failure, Journal, Powered, Proof, order,
+    wait_for_unawaited_rom,
+};
 use crate::depot::Awaiting;
 use crate::failpoint::{self, Point};
 use crate::guest::{self, Dispatched, Guest, Link, LinkError, Proving, dispatch};
@@ -36,8 +39,8 @@ pub(super) struct Work {
     bench: Arc<Bench>,
     /// Held by the one activity that has the board.
     board: Mutex<()>,
-    /// The board whose cut is evidenced, until it is booted.
-    dark: StdMutex<Option<(BootNo, Dark)>>,
+    /// The board that was cut, with what that showed, until it is booted.
+    dark: StdMutex<Option<(BootNo, Evidence)>>,
     /// What the agent of the last proven boot said of itself.
     pub(super) report: StdMutex<Option<Report>>,
 }
@@ -57,6 +60,8 @@ pub(super) enum WorkError {
     Link(#[from] LinkError),
     #[error("power on: no evidenced cut precedes this boot")]
     NotDark,
+    #[error("power on: no cut that showed too little precedes this boot")]
+    NotWeak,
     #[error("the ledger has no key of boot {0}; the board must be reset")]
     NoSecrets(BootNo),
     #[error("the ledger has no arguments of attempt {0}; its build cannot be given to a worker")]
@@ -96,8 +101,9 @@ impl Work {
         })
     }
 
-    /// Cuts power, with a new boot's identity in the ledger before anything else happens.
-    pub(super) async fn cut(&self, boot: BootNo) -> Result<(), WorkError> {
+    /// Cuts power, with a new boot's identity in the ledger before anything else happens. Says what is missing where
+    /// the cut has shown less than the rack demands.
+    pub(super) async fn cut(&self, boot: BootNo) -> Result<Option<String>, WorkError> {
         let _board = self.board.lock().await;
         let RigParts {
             slot,
@@ -117,49 +123,83 @@ impl Work {
             key_pem: made.key_pem,
         };
         ledger.begin_boot(slot, boot, secrets).await?;
-        let dark = order(Chain::new(self.bench.clone(), boot))
+        let evidence = order(Chain::new(self.bench.clone(), boot))
             .await?
             .evidence()
             .await?;
-        *lock(&self.dark) = Some((boot, dark));
-        Ok(())
+        let missing = match &evidence {
+            Evidence::Enough(_) => None,
+            Evidence::Weak(weak) => Some(weak.failure().to_string()),
+        };
+        *lock(&self.dark) = Some((boot, evidence));
+        Ok(missing)
+    }
+
+    /// Boots the board whose cut has shown too little, only until its gadget is up.
+    pub(super) async fn prepare(&self, boot: BootNo) -> Result<(), WorkError> {
+        let _board = self.board.lock().await;
+        let Some(Evidence::Weak(weak)) = self.take_dark(boot) else {
+            return Err(WorkError::NotWeak);
+        };
+        let secrets = self.secrets(boot).await?;
+        let awaited = self.awaited(&secrets)?;
+        let proof = self.walk(weak.power_on().await?, awaited, &secrets).await?;
+        Ok(proof.gadget().await?)
     }
 
     /// Boots the board whose cut is evidenced, up to its proof.
     pub(super) async fn boot(&self, boot: BootNo) -> Result<(), WorkError> {
         let _board = self.board.lock().await;
-        let taken = lock(&self.dark).take();
-        let Some((_, dark)) = taken.filter(|(number, _)| *number == boot) else {
+        let Some(Evidence::Enough(dark)) = self.take_dark(boot) else {
             return Err(WorkError::NotDark);
         };
         let secrets = self.secrets(boot).await?;
+        let awaited = self.awaited(&secrets)?;
+        let proof = self.walk(dark.power_on().await?, awaited, &secrets).await?;
+        *lock(&self.report) = Some(proof.into_report());
+        Ok(())
+    }
+
+    /// The board that was cut for this boot, and for no other.
+    fn take_dark(&self, boot: BootNo) -> Option<Evidence> {
+        let taken = lock(&self.dark).take();
+        let (number, evidence) = taken?;
+        (number == boot).then_some(evidence)
+    }
+
+    /// What the board has to show in this boot.
+    fn awaited(&self, secrets: &BootSecrets) -> Result<Awaited, WorkError> {
         let RigParts {
-            image,
-            expected,
-            guest,
-            link,
-            ..
+            image, guest, link, ..
         } = &self.parts;
-        let awaited = Awaited {
-            reports: self.admit(&secrets)?,
-            link: Link::new(*link, &self.master, &secrets, guest)?,
+        Ok(Awaited {
+            reports: self.admit(secrets)?,
+            link: Link::new(*link, &self.master, secrets, guest)?,
             arch: image.manifest().arch.clone(),
             rootfs: image.manifest().rootfs.as_ref().map(|part| part.sha256),
-        };
-        let started = dark
-            .power_on()
-            .await?
+        })
+    }
+
+    /// From power to the proof.
+    async fn walk(
+        &self,
+        powered: Powered,
+        awaited: Awaited,
+        secrets: &BootSecrets,
+    ) -> Result<Proof, WorkError> {
+        let RigParts {
+            image, expected, ..
+        } = &self.parts;
+        let started = powered
             .rom()
             .await?
             .identify(expected)
             .await?
             .second_stage(image)
             .await?
-            .boot_image(image, self.boot_toml(&secrets))
+            .boot_image(image, self.boot_toml(secrets))
             .await?;
-        let proof = started.handshake(awaited).await?;
-        *lock(&self.report) = Some(proof.into_report());
-        Ok(())
+        Ok(started.handshake(awaited).await?)
     }
 
     /// What this boot is told. The time is put in when it is sent.

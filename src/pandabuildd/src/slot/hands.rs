@@ -10,8 +10,10 @@ pub type Events = mpsc::UnboundedSender<Event>;
 /// when a later effect cancels it. An activity that ends without its event would hang the slot, so each
 /// bounds its own time and always reports.
 pub trait Hands: Send + Sync + 'static {
-    /// Cuts power and gathers evidence; ends with `CutSeen` or `CutFailed`.
+    /// Cuts power and gathers evidence; ends with `CutSeen`, `CutWeak` or `CutFailed`.
     fn cut(&self, boot: BootNo, events: Events) -> tokio::task::JoinHandle<()>;
+    /// Boots only so that the next cut can be evidenced; ends with `Prepared`, `BootFailed` or `WrongChip`.
+    fn prepare(&self, boot: BootNo, events: Events) -> tokio::task::JoinHandle<()>;
     /// Boots; ends with `Proved`, `BootFailed` or `WrongChip`.
     fn boot(&self, boot: BootNo, events: Events) -> tokio::task::JoinHandle<()>;
     /// Asks the board to prove itself, at once and then every few seconds until aborted. The first proof

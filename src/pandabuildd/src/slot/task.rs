@@ -361,6 +361,12 @@ impl Task {
         match effect {
             // Which image a boot gets is the hands' affair; nothing begins a trial of another one yet.
             Effect::StartCut { boot, trial: _ } => self.cut(boot).await,
+            Effect::StartPreparing { boot } => {
+                let reason = "the boot ended without a report".to_owned();
+                let silence = Event::BootFailed { boot, reason };
+                self.start(Some(silence), || hands.prepare(boot, events))
+                    .await;
+            }
             Effect::StartBoot { boot, trial: _ } => {
                 let reason = "the boot ended without a report".to_owned();
                 let silence = Event::BootFailed { boot, reason };

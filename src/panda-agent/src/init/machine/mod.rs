@@ -21,7 +21,7 @@ mod modules;
 mod mounts;
 mod network;
 mod root;
-mod rootfs;
+pub(crate) mod rootfs;
 mod scratch;
 mod steps;
 mod tools;

@@ -126,6 +126,11 @@ pub(crate) async fn bring(
     Ok((wanted.clone(), at))
 }
 
+/// Fetches it and checks it, for a machine that runs in its host's.
+pub(crate) async fn check(depot: &impl Depot, wanted: &RootFs) -> Result<(), RootFsError> {
+    fetch(depot, wanted, &mut io::sink()).await
+}
+
 /// One RAM disk, without partitions, of so many KiB.
 fn parameters(bytes: u64) -> String {
     format!("rd_nr=1 max_part=0 rd_size={}", bytes.div_ceil(4096) * 4)

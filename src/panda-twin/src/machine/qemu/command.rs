@@ -55,8 +55,7 @@ pub(super) fn machine(
     ramdisk: bool,
 ) -> Command {
     let files = Files::of(place);
-    let mut command = base(settings, engine);
-    command.args(["-no-reboot", "-rtc", "base=2011-01-01"]);
+    let mut command = bare(settings, engine);
     // No files but those that are open, no programs, no other user.
     command.args([
         "-sandbox",
@@ -105,6 +104,13 @@ pub(super) fn machine(
     command.args(["-device", "virtio-net-pci,netdev=net,romfile="]);
     command.args(["-object", "rng-random,id=rng,filename=/dev/urandom"]);
     command.args(["-device", "virtio-rng-pci,rng=rng"]);
+    command
+}
+
+/// The board as such: no kernel, no disk, no network.
+pub(super) fn bare(settings: &Settings, engine: Engine) -> Command {
+    let mut command = base(settings, engine);
+    command.args(["-no-reboot", "-rtc", "base=2011-01-01"]);
     command
 }
 

@@ -26,7 +26,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -56,6 +56,13 @@ const MAX_WORDS: u64 = 1000;
 const CPUS: std::ops::RangeInclusive<u32> = 1..=64;
 const MEMORY_MIB: std::ops::RangeInclusive<u32> = 64..=1_048_576;
 const DISK_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 44;
+
+/// The command that starts the machine which such boards are, with processors that are emulated: without kernel, disk
+/// and network, for tests that bring their own. It dies with the thread that starts it.
+#[must_use]
+pub fn bare(settings: &Settings) -> Command {
+    command::bare(settings, accel::Engine::Tcg)
+}
 
 /// What such machines are.
 #[derive(Debug, Clone, PartialEq, Eq)]

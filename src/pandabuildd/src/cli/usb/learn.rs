@@ -18,12 +18,12 @@ use panda_protocol::omap4::asic_id::Chip;
 use panda_slot::BootNo;
 use toml_edit::{DocumentMut, Item, Table, value};
 
-use crate::boot::{Bench, Chain, ExpectedBoard, Journal, Told, order};
+use crate::boot::{Bench, BootSettings, Chain, Evidence, ExpectedBoard, Journal, Told, order};
 use crate::cli::{Exit, interrupted, say};
 use crate::config::{Config, SlotSettings};
 use crate::control::wire::{Answer, Ask};
 use crate::control::{self, client};
-use crate::ledger::Step;
+use crate::ledger::{Grade, Step};
 use crate::rack::{RackError, StateLock, drivers};
 
 /// So many of a slot's last boots are looked at.
@@ -138,11 +138,18 @@ async fn from_board(config: &Config, slot: &SlotSettings) -> anyhow::Result<Told
         power: made.power,
         port: made.port,
         sense: made.sense,
-        settings: config.boot.clone(),
+        settings: BootSettings {
+            // Nothing is built on it, and a board that was off has no gadget to see leaving.
+            require_cut: Grade::Readback,
+            ..config.boot.clone()
+        },
         journal: Arc::new(Shown),
     });
     let asked = async {
-        let dark = order(Chain::new(bench, 0)).await?.evidence().await?;
+        let dark = match order(Chain::new(bench, 0)).await?.evidence().await? {
+            Evidence::Enough(dark) => dark,
+            Evidence::Weak(weak) => return Err(weak.into_failure()),
+        };
         let rom = dark.power_on().await?.rom().await?;
         rom.identify(&ExpectedBoard::default()).await
     };

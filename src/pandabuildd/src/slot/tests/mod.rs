@@ -26,6 +26,7 @@ const NAME: &str = "panda01";
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum What {
     Cut(BootNo),
+    Prepare(BootNo),
     Boot(BootNo),
     Prove(BootNo),
     Guest {
@@ -134,6 +135,10 @@ impl Drop for Guard {
 impl Hands for TellingHands {
     fn cut(&self, boot: BootNo, events: Events) -> JoinHandle<()> {
         self.activity("cut", What::Cut(boot), Some(events))
+    }
+
+    fn prepare(&self, boot: BootNo, events: Events) -> JoinHandle<()> {
+        self.activity("prepare", What::Prepare(boot), Some(events))
     }
 
     fn boot(&self, boot: BootNo, events: Events) -> JoinHandle<()> {
@@ -311,6 +316,7 @@ fn assert_committed_before(told: &Told) {
     let phase = |wanted| matches!(&slot.board, Board::Used { phase, .. } if *phase == wanted);
     let holds = match &told.what {
         What::Cut(boot) => matches!(slot.board, Board::Cutting { .. }) && slot.boot == *boot,
+        What::Prepare(boot) => matches!(slot.board, Board::Preparing { .. }) && slot.boot == *boot,
         What::Boot(boot) => matches!(slot.board, Board::Booting { .. }) && slot.boot == *boot,
         What::Prove(boot) => {
             matches!(slot.board, Board::Fresh { .. } | Board::Rejoining(_)) && slot.boot == *boot

@@ -3,13 +3,14 @@
 use panda_protocol::launchpad::{BuildStatus, Dialect};
 use panda_slot::{Answer, Board, Event, Limits, Refusal, Slot, Told, step};
 
-use super::{Rig, Settings, What, good};
+use super::{Rig, Settings, View, What, good};
 use crate::ledger::NewAttempt;
 
 /// What a sound board, power and worker report to what the hands are told.
 fn reply(what: &What) -> Vec<Event> {
     match *what {
         What::Cut(boot) => vec![Event::CutSeen { boot }],
+        What::Prepare(boot) => vec![Event::Prepared { boot }],
         What::Boot(boot) | What::Prove(boot) => vec![Event::Proved { boot }],
         What::Guest { boot, attempt, .. } => {
             vec![
@@ -87,6 +88,32 @@ async fn a_build_survives_a_kill_at_every_point_of_its_life() {
         }
     }
     assert!(kills > 8, "only {kills} points");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_killed_while_it_prepares_a_cut_cuts_again_and_prepares_again() {
+    let weak = |boot| Event::CutWeak {
+        boot,
+        reason: "no gadget".to_owned(),
+    };
+    let mut rig = Rig::new().await;
+    rig.expect(What::Cut(1)).await.report(weak(1));
+    rig.expect(What::Prepare(1)).await;
+    // Half a boot of the old daemon's is no evidence of anything.
+    let mut rig = rig.killed().await;
+    rig.expect(What::Cut(2)).await.report(weak(2));
+    rig.expect(What::Prepare(2))
+        .await
+        .report(Event::Prepared { boot: 2 });
+    rig.expect(What::Cut(3)).await;
+    // Nor is what was up on the port before the order of a daemon that is gone.
+    let mut rig = rig.killed().await;
+    rig.expect(What::Cut(4)).await.report(weak(4));
+    rig.expect(What::Prepare(4))
+        .await
+        .report(Event::Prepared { boot: 4 });
+    rig.boots(5).await;
+    rig.view(View::is_idle).await;
 }
 
 /// The states that a build goes through, each as it is committed.
