@@ -22,7 +22,7 @@ use panda_tests::rack::json_items;
 use serde_json::{Value, json};
 
 use crate::boards::Boards;
-use crate::cast::{Drill, Expected, GRADES, Grade, LOST_HUB, drills, fits};
+use crate::cast::{Drill, GRADES, Grade, LOST_HUB, drills, fits};
 use crate::device::GADGET;
 use crate::guest::Guest;
 use crate::qmp::Qmp;
@@ -233,7 +233,7 @@ fn run(
         states = slots_now(guest)?;
         let waiting: Vec<String> = drills
             .iter()
-            .filter(|drill| !is_settled(drill, grade, &history, &states))
+            .filter(|drill| !is_settled(drill, &history, &states))
             .map(name)
             .collect();
         if waiting.is_empty() {
@@ -272,8 +272,8 @@ fn run(
     };
     for drill in drills {
         let slot = name(drill);
-        let (expected, failures) = (drill.expected[grade.place()], failures(&history, &slot));
-        let cell = match failures.iter().find(|(step, _)| fits(expected, step)) {
+        let failures = failures(&history, &slot);
+        let cell = match failures.iter().find(|(step, _)| fits(drill.expected, step)) {
             _ if drill.port.starts_with(LOST_HUB) => lost.clone(),
             _ if states[&slot] == "fresh" => "booted, undisturbed".to_owned(),
             Some((step, error)) => format!("{step}: {}", first_words(error)),
@@ -292,7 +292,7 @@ fn run(
         for (step, error) in &failures {
             println!("    {step}: {}", first_words(error));
         }
-        if !is_as_expected(drill, expected, &history[&slot], &failures, &states[&slot]) {
+        if !is_as_expected(drill, &history[&slot], &failures, &states[&slot]) {
             column
                 .wrong
                 .push(format!("{grade:?} {slot} ({}): {cell}", drill.what));
@@ -311,34 +311,31 @@ fn first_words(error: &str) -> &str {
 
 fn is_settled(
     drill: &Drill,
-    grade: Grade,
     history: &BTreeMap<String, Vec<Value>>,
     states: &BTreeMap<String, String>,
 ) -> bool {
     let slot = name(drill);
-    let expected = drill.expected[grade.place()];
     let fresh = states.get(&slot).is_some_and(|state| state == "fresh");
     let failed = failures(history, &slot)
         .iter()
-        .any(|(step, _)| fits(expected, step));
-    match (&drill.behind, expected) {
-        (Behind::Board, _) => fresh,
-        (Behind::Device(_), _) => failed,
+        .any(|(step, _)| fits(drill.expected, step));
+    match &drill.behind {
+        Behind::Board => fresh,
+        Behind::Device(_) => failed,
     }
 }
 
 fn is_as_expected(
     drill: &Drill,
-    expected: Expected,
     boots: &[Value],
     failures: &[(String, String)],
     state: &str,
 ) -> bool {
     let proven = boots.iter().filter(|boot| is_proven(boot)).count();
-    let failed = failures.iter().any(|(step, _)| fits(expected, step));
-    match (&drill.behind, expected) {
-        (Behind::Board, _) => state == "fresh",
-        (Behind::Device(_), _) => proven == 0 && failed,
+    let failed = failures.iter().any(|(step, _)| fits(drill.expected, step));
+    match &drill.behind {
+        Behind::Board => state == "fresh",
+        Behind::Device(_) => proven == 0 && failed,
     }
 }
 
