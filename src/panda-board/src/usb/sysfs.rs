@@ -225,12 +225,10 @@ pub(super) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes an attribute that is there.
+/// Writes an attribute that is there. It is not cut off first: the kernel takes what is written for the whole of it, and
+/// a file in its place would be empty for a moment, to whoever reads it then.
 pub(super) fn write(path: &Path, value: &str) -> io::Result<()> {
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .truncate(true)
-        .open(path)?;
+    let mut file = std::fs::OpenOptions::new().write(true).open(path)?;
     file.write_all(value.as_bytes())
 }
 

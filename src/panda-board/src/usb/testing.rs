@@ -63,7 +63,7 @@ impl Machine {
         for number in 1..=count {
             let directory = self.root().join(hub.port(number).directory());
             fs::create_dir_all(&directory).unwrap();
-            fs::write(directory.join("disable"), "0\n").unwrap();
+            fs::write(directory.join("disable"), "0").unwrap();
         }
     }
 
