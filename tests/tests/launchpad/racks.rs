@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use panda_protocol::launchpad::Dialect;
-use panda_tests::programs::root;
-use panda_tests::rack::Rack;
+use panda_tests::programs::{root, run_ok};
+use panda_tests::rack::{Rack, json_items};
 use panda_tests::source::arch;
 
 use crate::builder::LIMIT;
@@ -113,10 +113,19 @@ impl Served {
         Ok(())
     }
 
-    /// Kills the daemon and starts it again.
+    /// Kills the daemon and starts it again, until it has found every board as it was.
     pub(crate) fn restart(&mut self) -> Result<()> {
         self.0.kill()?;
-        self.0.serve()
+        self.0.serve()?;
+        let deadline = Instant::now() + LIMIT;
+        while json_items(&run_ok(&mut self.control(&["slots", "--json"])?)?)?
+            .iter()
+            .any(|slot| slot["state"] == "rejoining")
+        {
+            ensure!(Instant::now() < deadline, "not rejoined:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     /// Stops it all, and checks that nothing is left.

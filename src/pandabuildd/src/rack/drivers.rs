@@ -356,7 +356,7 @@ mod tests {
         let made = make(&on_usb("1-2"), Sysfs::at(machine.path()))
             .await
             .unwrap();
-        assert_eq!(std::fs::read_to_string(&default).unwrap(), "0");
+        assert_eq!(std::fs::read_to_string(&default).unwrap(), "0\n");
         let presence = *made[0].port.watch().borrow();
         assert_eq!(presence, panda_board::Presence::Empty);
 
