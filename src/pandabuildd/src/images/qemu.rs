@@ -23,8 +23,10 @@ use super::{Image, ImageError};
 const SECOND_STAGE: &[u8] = b"pandabuildd: second stage of the virtual machine\n";
 const PAGE_SIZE: u32 = 4096;
 /// What keeps programs of one machine from each other, and their memory, protects nothing there: all that runs is one build,
-/// which may be root. It costs much where it is emulated; so does testing ciphers at each boot.
-const UNPROTECTED: &str = "mitigations=off init_on_alloc=0 apparmor=0 audit=0 cryptomgr.notests";
+/// which may be root. It costs much where it is emulated; so does testing ciphers at each boot. Most of all, programs at
+/// addresses of chance: QEMU translates the same code anew for each address, a third of all time.
+const UNPROTECTED: &str =
+    "mitigations=off init_on_alloc=0 apparmor=0 audit=0 cryptomgr.notests norandmaps";
 /// Where the root file system has the agent.
 const AGENT: &str = "usr/bin/panda-agent";
 /// The parts' names in the image's directory.
