@@ -108,6 +108,34 @@ fn what_is_missing_is_named_with_its_package_before_anything_is_begun() -> Resul
             "{missing}: {error}"
         );
     }
+    let qemu = match std::env::consts::ARCH {
+        "x86_64" => ("qemu-system-x86_64", "qemu-system-x86"),
+        "aarch64" => ("qemu-system-aarch64", "qemu-system-arm"),
+        _ => ("qemu-system-arm", "qemu-system-arm"),
+    };
+    for (missing, package) in [("dpkg-source", "dpkg-dev"), qemu] {
+        let tools = tempfile::tempdir()?;
+        for tool in ["dpkg-source", "setpriv", qemu.0] {
+            if tool != missing {
+                symlink("/bin/true", tools.path().join(tool))?;
+            }
+        }
+        let error = refused(
+            Command::new(&bin)
+                .args(["demo", "--agent", STATIC, "--mirror", NOWHERE])
+                .env("PANDABUILDD_CACHE", cache.path())
+                .env("PATH", tools.path()),
+        )?;
+        ensure!(
+            error.contains(&format!("the program {missing} is not in PATH"))
+                && error.contains(&format!("apt-get install {package}")),
+            "{missing}: {error}"
+        );
+    }
+    ensure!(
+        !cache.path().join("parts").exists() || left(&cache.path().join("parts"))?.is_empty(),
+        "something was begun"
+    );
     Ok(())
 }
 
@@ -314,14 +342,20 @@ fn without_a_mirror_root_or_room_it_says_so_and_leaves_nothing() -> Result<()> {
     for name in ["pandabuildd", "panda-agent"] {
         fs::copy(bin.with_file_name(name), programs.join(name))?;
     }
-    let error = refused(
-        Command::new("setpriv")
-            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
-            .arg(programs.join("pandabuildd"))
-            .args(["image", "build", "--mirror", NOWHERE])
-            .env("PANDABUILDD_CACHE", open.path()),
-    )?;
-    ensure!(error.contains("needs root"), "{error}");
+    // A cache that anybody may write to, and root's own.
+    for (cache, expected) in [
+        (open.path(), "needs root"),
+        (work.path(), "run this with sudo"),
+    ] {
+        let error = refused(
+            Command::new("setpriv")
+                .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+                .arg(programs.join("pandabuildd"))
+                .args(["image", "build", "--mirror", NOWHERE])
+                .env("PANDABUILDD_CACHE", cache),
+        )?;
+        ensure!(error.contains(expected), "{error}");
+    }
 
     let small = work.path().join("small");
     fs::create_dir(&small)?;

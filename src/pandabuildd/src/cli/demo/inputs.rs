@@ -126,7 +126,13 @@ impl Inputs {
         let arch = programs::host_arch().to_owned();
         let suite = args.suite.clone().unwrap_or_else(image::host_suite);
         check_word("--suite", &suite)?;
-        for (program, package) in [("dpkg-source", "dpkg-dev"), ("setpriv", "util-linux")] {
+        // panda-twin says so of QEMU too, but only when image and chroot have been made.
+        let qemu = match &*arch {
+            "amd64" => ("qemu-system-x86_64", "qemu-system-x86"),
+            "arm64" => ("qemu-system-aarch64", "qemu-system-arm"),
+            _ => ("qemu-system-arm", "qemu-system-arm"),
+        };
+        for (program, package) in [("dpkg-source", "dpkg-dev"), ("setpriv", "util-linux"), qemu] {
             programs::find(program, package)?;
         }
         // Packages of any age will do: nothing is built here that anybody uses.

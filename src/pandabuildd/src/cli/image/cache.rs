@@ -85,7 +85,14 @@ impl Cache {
     }
 
     pub(super) fn open_in(directory: &Path) -> anyhow::Result<Self> {
-        let what = || directory.display().to_string();
+        let what = || {
+            let name = directory.display();
+            if nix::unistd::geteuid().is_root() {
+                name.to_string()
+            } else {
+                format!("{name}: run this with sudo, as whoever made it did")
+            }
+        };
         super::super::make_directory(directory, 0o755).with_context(what)?;
         let file = OpenOptions::new()
             .read(true)

@@ -35,6 +35,7 @@ pub(crate) async fn pack(
     steps.begin("packing the root file system");
     let output = draft.path(qemu::ROOTFS);
     let (archive, into) = std::io::pipe().context("a pipe for mksquashfs")?;
+    let time = unix_seconds.to_string();
     let mut command = Command::new(mksquashfs);
     command
         .arg("-")
@@ -43,7 +44,8 @@ pub(crate) async fn pack(
         // Read on every boot by an emulated processor, written rarely: little compression is the fastest.
         .args(["-comp", "zstd", "-Xcompression-level", "3", "-b", "256K"])
         .args(["-root-mode", "0755", "-root-uid", "0", "-root-gid", "0"])
-        .args(["-mkfs-time", &unix_seconds.to_string()])
+        // The archive has no root directory; without this, its time is now.
+        .args(["-mkfs-time", &time, "-root-time", &time])
         // It refuses both at once, and the time is given above.
         .env_remove("SOURCE_DATE_EPOCH")
         .stdin(archive)
