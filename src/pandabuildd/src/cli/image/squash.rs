@@ -35,7 +35,6 @@ pub(crate) async fn pack(
     steps.begin("packing the root file system");
     let output = draft.path(qemu::ROOTFS);
     let (archive, into) = std::io::pipe().context("a pipe for mksquashfs")?;
-    let time = unix_seconds.to_string();
     let mut command = Command::new(mksquashfs);
     command
         .arg("-")
@@ -44,10 +43,8 @@ pub(crate) async fn pack(
         // Read on every boot by an emulated processor, written rarely: little compression is the fastest.
         .args(["-comp", "zstd", "-Xcompression-level", "3", "-b", "256K"])
         .args(["-root-mode", "0755", "-root-uid", "0", "-root-gid", "0"])
-        // The archive has no root directory; without this, its time is now.
-        .args(["-mkfs-time", &time, "-root-time", &time])
-        // It refuses both at once, and the time is given above.
-        .env_remove("SOURCE_DATE_EPOCH")
+        // The only way to date a root directory that is not in the archive; -root-time is not heeded here.
+        .env("SOURCE_DATE_EPOCH", unix_seconds.to_string())
         .stdin(archive)
         .stdout(Stdio::null());
     let running = steps.start("mksquashfs", &mut command)?;
