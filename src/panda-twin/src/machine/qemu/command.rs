@@ -24,10 +24,9 @@ use super::{Place, Settings};
 
 /// Everything that QEMU can, AES instructions above all, less what makes software choose a way that is slow where it is
 /// emulated: bytes copied one by one (ERMS), a switch around each copy from and to a program (SMAP), wide vectors, a fifth
-/// level of page tables. A third of the time, measured on what a build does. And MONITOR: a kernel that has it waits with
-/// MWAIT, at which QEMU lets a processor among others spin, on one of the host's, for as long as there is nothing to do.
+/// level of page tables. A third of the time, measured on what a build does.
 const EMULATED_AMD64: &str =
-    "max,monitor=off,la57=off,erms=off,smap=off,smep=off,avx=off,avx2=off,f16c=off,xsave=off";
+    "max,la57=off,erms=off,smap=off,smep=off,avx=off,avx2=off,f16c=off,xsave=off";
 
 /// What the files of a board's RAM are called.
 #[derive(Debug)]
