@@ -247,7 +247,7 @@ pub enum FailureKind {
 
 /// A finished build, held for Launchpad until Clean or Reset.
 ///
-/// A board's failure is kept as `BUILDERFAIL`; [`crate::told`] says it as each dialect must.
+/// A board's failure is kept as `BUILDERFAIL`; [`crate::manager_status()`] says it as each dialect must.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Kept {
     /// Its attempt.

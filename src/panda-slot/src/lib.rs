@@ -99,16 +99,16 @@
 //!
 //! # What decides
 //! - `machine`: the steps
-//! - [`told()`]: what Launchpad's manager sees of a state, in either dialect
+//! - [`manager_status()`]: what Launchpad's manager sees of a state, in either dialect
 //! - `tests/explore`: visits every reachable state, with late, doubled and reordered events and crashes
 //!   between a commit and its effects, and checks the laws there
 
 mod board;
 mod event;
 mod machine;
-mod told;
+mod manager_status;
 
 pub use board::{AttemptNo, Board, BootNo, Build, Errand, FailureKind, Kept, Phase, Rejoin, Slot};
 pub use event::{Answer, CallId, Effect, Event, Limits, Lost, Refusal, Transition};
 pub use machine::step;
-pub use told::{Told, between_boots, told};
+pub use manager_status::{ManagerStatus, between_boots, manager_status};

@@ -2,7 +2,9 @@
 //! the table.
 
 use panda_protocol::launchpad::{BuildStatus, Dialect};
-use panda_slot::{Answer, Board, Effect, Event, FailureKind, Limits, Phase, Slot, Told, told};
+use panda_slot::{
+    Answer, Board, Effect, Event, FailureKind, Limits, ManagerStatus, Phase, Slot, manager_status,
+};
 
 use super::world::{Activity, NEW, World, caller, cleaner, internal, is_late};
 
@@ -56,11 +58,11 @@ pub(crate) fn state(world: &World, limits: &Limits) -> Result<(), Law> {
     hold(!fresh || proven, Law::FreshIsProven)?;
     for dialect in [Dialect::Current, Dialect::Y2011] {
         for virtualized in [false, true] {
-            let told = told(slot, dialect, virtualized);
+            let said = manager_status(slot, dialect, virtualized);
             let ready = fresh && slot.kept.is_none() && slot.held.is_none();
-            hold((told == Told::Idle) == ready, Law::IdleIsTrue)?;
+            hold((said == ManagerStatus::Idle) == ready, Law::IdleIsTrue)?;
             if dialect == Dialect::Y2011 {
-                hold(is_gentle(&told), Law::Gentle2011)?;
+                hold(is_gentle(&said), Law::Gentle2011)?;
             }
         }
     }
@@ -109,14 +111,17 @@ fn hold(holds: bool, law: Law) -> Result<(), Law> {
     if holds { Ok(()) } else { Err(law) }
 }
 
-fn is_gentle(told: &Told) -> bool {
-    match told {
-        Told::Fault { .. } => false,
-        Told::Waiting { outcome, .. } => !matches!(
+fn is_gentle(said: &ManagerStatus) -> bool {
+    match said {
+        ManagerStatus::Fault { .. } => false,
+        ManagerStatus::Waiting { outcome, .. } => !matches!(
             outcome.build_status,
             BuildStatus::BuilderFail | BuildStatus::Aborted
         ),
-        Told::Idle | Told::Building { .. } | Told::Aborting { .. } | Told::Aborted { .. } => true,
+        ManagerStatus::Idle
+        | ManagerStatus::Building { .. }
+        | ManagerStatus::Aborting { .. }
+        | ManagerStatus::Aborted { .. } => true,
     }
 }
 
@@ -260,14 +265,15 @@ fn calls(
             Answer::Joined => next.kept.is_none() && next.held.is_none() && !fresh,
             Answer::Building { attempt } => {
                 next.live().is_some_and(|build| build.attempt == *attempt)
-                    && told(slot, Dialect::Current, true) == Told::Idle
+                    && manager_status(slot, Dialect::Current, true) == ManagerStatus::Idle
                     && call == NEW
             }
             Answer::Aborting | Answer::Done => true,
-            // Told IDLE, a build is never refused.
+            // ManagerStatus IDLE, a build is never refused.
             Answer::Refused(_) => {
                 !matches!(event, Event::Build { .. })
-                    || (told(slot, Dialect::Current, true) != Told::Idle && next == slot)
+                    || (manager_status(slot, Dialect::Current, true) != ManagerStatus::Idle
+                        && next == slot)
             }
         };
         hold(holds, Law::AnswersAreTrue)?;

@@ -8,7 +8,7 @@ mod server;
 pub mod wire;
 
 use panda_protocol::launchpad::Dialect;
-use panda_slot::{Board, Rejoin, Slot, Told};
+use panda_slot::{Board, ManagerStatus, Rejoin, Slot};
 
 pub use self::ppa::Rpc;
 pub use self::server::{Bound, ControlServerError, Desk, Operated, bind, serve};
@@ -27,13 +27,13 @@ fn describe(
     virtualized: bool,
 ) -> SlotInfo {
     let slot = &view.slot;
-    let told = match view.told(dialect, virtualized) {
-        Told::Idle => "BuilderStatus.IDLE".to_owned(),
-        Told::Building { .. } => "BuilderStatus.BUILDING".to_owned(),
-        Told::Aborting { .. } => "BuilderStatus.ABORTING".to_owned(),
-        Told::Aborted { .. } => "BuilderStatus.ABORTED".to_owned(),
-        Told::Waiting { .. } => "BuilderStatus.WAITING".to_owned(),
-        Told::Fault { reason } => format!("Fault: {reason}"),
+    let told = match view.manager_status(dialect, virtualized) {
+        ManagerStatus::Idle => "BuilderStatus.IDLE".to_owned(),
+        ManagerStatus::Building { .. } => "BuilderStatus.BUILDING".to_owned(),
+        ManagerStatus::Aborting { .. } => "BuilderStatus.ABORTING".to_owned(),
+        ManagerStatus::Aborted { .. } => "BuilderStatus.ABORTED".to_owned(),
+        ManagerStatus::Waiting { .. } => "BuilderStatus.WAITING".to_owned(),
+        ManagerStatus::Fault { reason } => format!("Fault: {reason}"),
     };
     let mut detail = detail(slot);
     if let Some(fault) = &view.fault {

@@ -145,9 +145,9 @@ points! {
     /// The whole log is brought to the disk.
     LogEnd = "log.end",
     /// What else the worker says of its build is replaced.
-    WordsKeep = "words.keep",
+    ExtrasKeep = "extras.keep",
     /// It is forgotten.
-    WordsForget = "words.forget",
+    ExtrasForget = "extras.forget",
     /// Results that are dropped are put out of the way.
     ResultsDrop = "results.drop",
     /// They are removed.

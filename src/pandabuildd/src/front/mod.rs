@@ -26,11 +26,11 @@ use panda_http::{BuilderService, FileError, ServedFile};
 use panda_protocol::digest::Sha1;
 use panda_protocol::launchpad::xml::Fault;
 use panda_protocol::launchpad::{BuildCall, Call, Dialect, FileName, Status, StatusReport};
-use panda_slot::{Answer, Told};
+use panda_slot::{Answer, ManagerStatus};
 
 pub use self::settings::FrontSettings;
 use crate::filecache::Filecache;
-use crate::guest::{LOG_NAME, Results, Words};
+use crate::guest::{Extras, LOG_NAME, Results};
 use crate::slot::{SlotClosed, SlotHandle};
 
 /// What `builder_version` says.
@@ -96,47 +96,47 @@ impl SlotFront {
         }
     }
 
-    fn told(&self) -> Told {
+    fn manager_status(&self) -> ManagerStatus {
         self.slot
             .view()
-            .told(self.face.dialect, self.face.virtualized)
+            .manager_status(self.face.dialect, self.face.virtualized)
     }
 
     /// What `status` tells. IDLE invites a dispatch, and one without inputs would count against builder and
     /// job; `echo` and `info` still answer, because a manager that has just reset the builder asks no more.
-    async fn told_to_dispatch(&self) -> Told {
-        match self.told() {
-            Told::Idle => match self.filecache.trouble().await {
+    async fn status_for_dispatch(&self) -> ManagerStatus {
+        match self.manager_status() {
+            ManagerStatus::Idle => match self.filecache.trouble().await {
                 Some(reason) => panda_slot::between_boots(self.face.dialect, reason),
-                None => Told::Idle,
+                None => ManagerStatus::Idle,
             },
-            told => told,
+            said => said,
         }
     }
 
     /// Faults when `status` does for want of a board.
     fn awake(&self) -> Result<(), Fault> {
-        match self.told() {
-            Told::Fault { reason } => Err(fault(reason)),
+        match self.manager_status() {
+            ManagerStatus::Fault { reason } => Err(fault(reason)),
             _ => Ok(()),
         }
     }
 
     async fn status(&self, dialect: Dialect) -> Result<Value, Fault> {
-        let status = match self.told_to_dispatch().await {
-            Told::Idle => Status::Idle,
-            Told::Building { build_id, attempt } => Status::Building {
+        let status = match self.status_for_dispatch().await {
+            ManagerStatus::Idle => Status::Idle,
+            ManagerStatus::Building { build_id, attempt } => Status::Building {
                 build_id,
                 logtail: self.results.tail(attempt).await,
             },
-            Told::Aborting { build_id } => Status::Aborting { build_id },
-            Told::Aborted { build_id, .. } => Status::Aborted { build_id },
-            Told::Waiting {
+            ManagerStatus::Aborting { build_id } => Status::Aborting { build_id },
+            ManagerStatus::Aborted { build_id, .. } => Status::Aborted { build_id },
+            ManagerStatus::Waiting {
                 build_id, outcome, ..
             } => Status::Waiting { build_id, outcome },
-            Told::Fault { reason } => return Err(fault(reason)),
+            ManagerStatus::Fault { reason } => return Err(fault(reason)),
         };
-        let extra = self.words().await.unwrap_or_default().status;
+        let extra = self.extras().await.unwrap_or_default().status;
         let version = Some(VERSION.to_owned());
         Ok(StatusReport {
             version,
@@ -212,16 +212,16 @@ impl SlotFront {
     }
 
     /// What the worker of the build that runs or is kept has said of it; none where there is no build.
-    async fn words(&self) -> Option<Words> {
+    async fn extras(&self) -> Option<Extras> {
         let view = self.slot.view();
         let live = view.slot.live().map(|build| build.attempt);
         let attempt = live.or(view.slot.kept.as_ref().map(|kept| kept.attempt))?;
-        Some(self.results.words(attempt).await)
+        Some(self.results.extras(attempt).await)
     }
 
     /// Launchpad asks when the build has ended, to close the proxy's session.
     async fn proxy_info(&self) -> Result<Value, Fault> {
-        let proxy = self.words().await.and_then(|words| words.proxy);
+        let proxy = self.extras().await.and_then(|extras| extras.proxy);
         proxy
             .map(Value::Struct)
             .ok_or_else(|| fault("there is no build with a proxy"))

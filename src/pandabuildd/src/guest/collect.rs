@@ -14,9 +14,9 @@ use panda_protocol::launchpad::{BuildStatus, Outcome, Status};
 use panda_slot::Lost;
 use tokio::time::{sleep, timeout};
 
+use super::extras::{ExtrasKeeper, Fields};
 use super::follow::unasked;
 use super::log::{LogError, LogPuller};
-use super::words::{Fields, WordKeeper};
 use super::{Guest, disk, lost, wrong_build};
 
 /// How often one thing is asked for before silence counts.
@@ -41,9 +41,9 @@ async fn bring(guest: &Guest) -> Result<Outcome, Lost> {
         .results
         .prepare(guest.attempt)
         .map_err(|error| disk("the results", &error))?;
-    let mut words = WordKeeper::resume(&directory).await;
-    words.take_status(further).await;
-    words
+    let mut extras = ExtrasKeeper::resume(&directory).await;
+    extras.take_status(further).await;
+    extras
         .ask_proxy(guest.link.worker())
         .await
         .map_err(|error| lost(&error))?;

@@ -15,8 +15,8 @@ use tokio::time::timeout;
 
 use super::{Guest, disk, lost, wrong_build};
 use crate::failpoint::{self, Point};
+use crate::guest::extras::ExtrasKeeper;
 use crate::guest::log::LogPuller;
-use crate::guest::words::WordKeeper;
 
 /// How a dispatch ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,7 @@ async fn give(guest: &Guest, call: &BuildCall, depot: &str) -> Result<Dispatched
     LogPuller::start(&directory, &guest.settings)
         .await
         .map_err(|error| disk("the build log", &error))?;
-    WordKeeper::forget(&directory)
+    ExtrasKeeper::forget(&directory)
         .await
         .map_err(|error| disk("the results", &error))?;
 

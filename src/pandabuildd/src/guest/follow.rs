@@ -9,8 +9,8 @@ use panda_protocol::launchpad::{BuildStatus, Status};
 use panda_slot::Lost;
 use tokio::time::{Instant, sleep};
 
+use super::extras::{ExtrasKeeper, Fields};
 use super::log::{LogError, LogPuller};
-use super::words::{Fields, WordKeeper};
 use super::{GONE, Guest, disk, gone, lost, wrong_build};
 
 /// Pieces of log that are pulled between two looks at the status.
@@ -28,7 +28,7 @@ pub async fn follow(guest: &Guest) -> Result<(), Lost> {
     let mut log = LogPuller::resume(&directory, &guest.settings)
         .await
         .map_err(|error| disk("the build log", &error))?;
-    let mut words = WordKeeper::resume(&directory).await;
+    let mut extras = ExtrasKeeper::resume(&directory).await;
     let began = Instant::now();
     let mut last_answer = began;
     loop {
@@ -38,7 +38,7 @@ pub async fn follow(guest: &Guest) -> Result<(), Lost> {
             Ok(Look::Building { further }) => {
                 last_answer = Instant::now();
                 answered = true;
-                words.take_status(further).await;
+                extras.take_status(further).await;
             }
             Ok(Look::Gone) => return Err(gone()),
             Err(lie @ Lost::Lied(_)) => return Err(lie),
@@ -53,7 +53,7 @@ pub async fn follow(guest: &Guest) -> Result<(), Lost> {
         // The log first: a lie about anything else must not cost what there is of it.
         pull(guest, &mut log).await?;
         if answered {
-            let asked = words.ask_proxy(guest.link.worker()).await;
+            let asked = extras.ask_proxy(guest.link.worker()).await;
             asked.map_err(|error| lost(&error))?;
         }
         if began.elapsed() >= Duration::from_millis(guest.settings.build_ms) {

@@ -13,19 +13,19 @@
 //! - `link`: the authenticated connection to one board's agent in one boot
 //! - [`prove`]: a board that has run nothing proves itself again
 //! - [`dispatch`], [`follow`], [`collect`], [`abort`]: a build's life on its board
-//! - `log`: the build log on its way here; `words`: what else the worker says of its build; `results`: a
+//! - `log`: the build log on its way here; `extras`: what else the worker says of its build; `results`: a
 //!   slot's results on the master's disk
 
 mod abort;
 mod collect;
 mod dispatch;
+mod extras;
 mod follow;
 mod link;
 mod log;
 mod prove;
 mod results;
 mod settings;
-mod words;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -36,13 +36,13 @@ pub use abort::abort;
 pub use collect::collect;
 pub(crate) use dispatch::inputs;
 pub use dispatch::{Dispatched, dispatch};
+pub use extras::Extras;
 pub use follow::follow;
 pub(crate) use link::difference;
 pub use link::{Link, LinkError};
 pub use prove::{Proving, prove};
 pub use results::{LOG_NAME, Results};
 pub use settings::GuestSettings;
-pub use words::Words;
 
 use panda_http::ClientError;
 use panda_protocol::launchpad::BuildId;

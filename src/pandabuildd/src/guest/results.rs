@@ -4,7 +4,7 @@
 //! ```text
 //! STATE/slots/panda01/attempt-7/buildlog       sanitised, as Launchpad gets it
 //!                               buildlog.at    how far it has come (see `log`)
-//!                               words.xml      what else the worker says of its build (see `words`)
+//!                               words.xml      what else the worker says of its build (see `extras`)
 //!                               <sha1>         a result, there only when its hash was right
 //!                               .draft-*       one that is arriving
 //! ```
@@ -14,7 +14,7 @@ use std::io::{self, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::words::Words;
+use super::extras::Extras;
 use panda_protocol::digest::Sha1;
 use panda_protocol::launchpad::log::log_tail;
 use panda_slot::{AttemptNo, Slot};
@@ -94,8 +94,8 @@ impl Results {
     }
 
     /// What the worker of an attempt has said of its build beyond the protocol's own.
-    pub async fn words(&self, attempt: AttemptNo) -> Words {
-        Words::read(&self.attempt(attempt)).await
+    pub async fn extras(&self, attempt: AttemptNo) -> Extras {
+        Extras::read(&self.attempt(attempt)).await
     }
 
     /// Opens an attempt's log; none while there is none.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use panda_protocol::launchpad::{BuildCall, Dialect};
-use panda_slot::{Answer, Board, Rejoin, Slot, Told};
+use panda_slot::{Answer, Board, ManagerStatus, Rejoin, Slot};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
@@ -27,23 +27,25 @@ pub struct View {
 }
 
 impl View {
-    /// What a manager is told of the slot: always use this, never [`panda_slot::told`] on the state,
+    /// What a manager is told of the slot: always use this, never [`panda_slot::manager_status`] on the state,
     /// which does not know of `fault`.
     #[must_use]
-    pub fn told(&self, dialect: Dialect, virtualized: bool) -> Told {
+    pub fn manager_status(&self, dialect: Dialect, virtualized: bool) -> ManagerStatus {
         match (
-            panda_slot::told(&self.slot, dialect, virtualized),
+            panda_slot::manager_status(&self.slot, dialect, virtualized),
             &self.fault,
         ) {
-            (Told::Idle, Some(reason)) => panda_slot::between_boots(dialect, reason.clone()),
-            (told, _) => told,
+            (ManagerStatus::Idle, Some(reason)) => {
+                panda_slot::between_boots(dialect, reason.clone())
+            }
+            (said, _) => said,
         }
     }
 
     /// The board is Fresh, nothing is kept, and a build would be accepted.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.told(Dialect::Current, true) == Told::Idle
+        self.manager_status(Dialect::Current, true) == ManagerStatus::Idle
     }
 
     /// The board is proven and has run nothing, whatever else is kept or held.

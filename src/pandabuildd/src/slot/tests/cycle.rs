@@ -3,19 +3,19 @@
 use std::time::Duration;
 
 use panda_protocol::launchpad::{BuildStatus, Dialect};
-use panda_slot::{Answer, Board, Event, Lost, Phase, Refusal, Told};
+use panda_slot::{Answer, Board, Event, Lost, ManagerStatus, Phase, Refusal};
 
 use super::{Rig, Settings, SlotHandle, What, build_id, good};
 
-fn told(slot: &SlotHandle) -> Told {
-    slot.view().told(Dialect::Current, true)
+fn told(slot: &SlotHandle) -> ManagerStatus {
+    slot.view().manager_status(Dialect::Current, true)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_build_goes_from_idle_through_its_results_to_idle_on_a_new_boot() {
     let mut rig = Rig::new().await;
     rig.boots(1).await;
-    assert_eq!(told(&rig.slot), Told::Idle);
+    assert_eq!(told(&rig.slot), ManagerStatus::Idle);
 
     assert_eq!(rig.builds().await, Answer::Building { attempt: 1 });
     // Answered means committed, arguments and all.
@@ -23,7 +23,7 @@ async fn a_build_goes_from_idle_through_its_results_to_idle_on_a_new_boot() {
     assert_eq!((record.boot, record.call), (1, Some(super::build_call())));
     assert_eq!(
         told(&rig.slot),
-        Told::Building {
+        ManagerStatus::Building {
             build_id: build_id(),
             attempt: 1
         }
@@ -54,7 +54,7 @@ async fn a_build_goes_from_idle_through_its_results_to_idle_on_a_new_boot() {
     // The eager reset: power goes while Launchpad still fetches.
     let cut = rig.expect(What::Cut(2)).await;
     rig.expect(What::BuildEnded(1)).await;
-    let waiting = Told::Waiting {
+    let waiting = ManagerStatus::Waiting {
         build_id: build_id(),
         attempt: 1,
         outcome: good(),
@@ -69,7 +69,7 @@ async fn a_build_goes_from_idle_through_its_results_to_idle_on_a_new_boot() {
 
     assert_eq!(rig.slot.clean().await.unwrap(), Answer::Idle);
     rig.expect(What::DropKept(1)).await;
-    assert_eq!(told(&rig.slot), Told::Idle);
+    assert_eq!(told(&rig.slot), ManagerStatus::Idle);
     assert_eq!(
         rig.ledger
             .attempt("panda01", 1)
@@ -112,7 +112,7 @@ async fn where_resets_are_not_eager_power_goes_when_launchpad_asks_for_it() {
     assert_eq!(rig.slot.reset().await.unwrap(), Answer::Joined);
     rig.expect(What::DropKept(1)).await;
     rig.boots(2).await;
-    assert_eq!(told(&rig.slot), Told::Idle);
+    assert_eq!(told(&rig.slot), ManagerStatus::Idle);
 
     // A `clean`, by a manager of builders that are not virtualised.
     let mut rig = Rig::with(on_request()).await;
@@ -159,7 +159,7 @@ async fn a_clean_waits_until_the_board_is_fresh_and_no_longer_than_its_time() {
         .await
         .report(Event::Proved { boot: 2 });
     assert_eq!(clean.await.unwrap(), Answer::Idle);
-    assert_eq!(told(&rig.slot), Told::Idle);
+    assert_eq!(told(&rig.slot), ManagerStatus::Idle);
 }
 
 #[tokio::test(start_paused = true)]
@@ -171,8 +171,8 @@ async fn in_2011_a_clean_is_answered_at_once() {
     let mut rig = Rig::with(settings).await;
     let _cut = finished(&mut rig).await;
     assert_eq!(rig.slot.clean().await.unwrap(), Answer::Idle);
-    let between = rig.slot.view().told(Dialect::Y2011, true);
-    assert_eq!(between, Told::Aborting { build_id: None });
+    let between = rig.slot.view().manager_status(Dialect::Y2011, true);
+    assert_eq!(between, ManagerStatus::Aborting { build_id: None });
 }
 
 #[tokio::test(start_paused = true)]
@@ -193,7 +193,7 @@ async fn an_abort_lets_the_guest_go_before_it_starts() {
     assert_eq!(abort.what, What::Abort(1, 1));
     assert_eq!(
         told(&rig.slot),
-        Told::Aborting {
+        ManagerStatus::Aborting {
             build_id: Some(build_id())
         }
     );
@@ -225,7 +225,7 @@ async fn an_unacknowledged_build_moves_to_a_new_boot_unseen() {
         boot: 1,
         why: Lost::Silent,
     });
-    let building = Told::Building {
+    let building = ManagerStatus::Building {
         build_id: build_id(),
         attempt: 1,
     };

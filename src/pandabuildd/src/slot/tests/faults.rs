@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use panda_protocol::launchpad::Dialect;
-use panda_slot::{Answer, Board, Event, FailureKind, Refusal, Told};
+use panda_slot::{Answer, Board, Event, FailureKind, ManagerStatus, Refusal};
 
 use super::{End, Rig, What};
 
@@ -21,7 +21,10 @@ async fn a_build_that_cannot_be_written_down_is_refused_and_never_begun() {
         (&Board::Fresh { n: 1 }, 0)
     );
     assert!(
-        matches!(view.told(Dialect::Current, true), Told::Fault { .. }),
+        matches!(
+            view.manager_status(Dialect::Current, true),
+            ManagerStatus::Fault { .. }
+        ),
         "{view:?}"
     );
     assert!(!view.is_fresh());

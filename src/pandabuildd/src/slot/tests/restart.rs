@@ -1,7 +1,7 @@
 //! `kill -9` at every point of a slot's day, and the clean end.
 
 use panda_protocol::launchpad::{BuildStatus, Dialect};
-use panda_slot::{Answer, Board, Event, Limits, Refusal, Slot, Told, step};
+use panda_slot::{Answer, Board, Event, Limits, ManagerStatus, Refusal, Slot, step};
 
 use super::{Rig, Settings, View, What, good};
 use crate::ledger::NewAttempt;
@@ -72,7 +72,10 @@ async fn a_build_survives_a_kill_at_every_point_of_its_life() {
             "the build's board was not cut, after {after}"
         );
         assert_eq!(rig.slot.clean().await.unwrap(), Answer::Idle);
-        assert_eq!(rig.slot.view().told(Dialect::Current, true), Told::Idle);
+        assert_eq!(
+            rig.slot.view().manager_status(Dialect::Current, true),
+            ManagerStatus::Idle
+        );
         assert_eq!(
             rig.ledger
                 .attempt("panda01", 1)
@@ -283,10 +286,13 @@ async fn a_slot_that_is_about_to_stop_says_idle_no_more_but_takes_the_build_it_p
     rig.slot.quiesce().await.unwrap();
     let view = rig.view(|view| view.fault.is_some()).await;
     let reason = "the daemon is stopping".to_owned();
-    assert_eq!(view.told(Dialect::Current, true), Told::Fault { reason });
     assert_eq!(
-        view.told(Dialect::Y2011, true),
-        Told::Aborting { build_id: None }
+        view.manager_status(Dialect::Current, true),
+        ManagerStatus::Fault { reason }
+    );
+    assert_eq!(
+        view.manager_status(Dialect::Y2011, true),
+        ManagerStatus::Aborting { build_id: None }
     );
     assert_eq!(rig.builds().await, Answer::Building { attempt: 1 });
 }

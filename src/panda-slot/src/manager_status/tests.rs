@@ -2,7 +2,7 @@
 
 use panda_protocol::launchpad::{BuildId, BuildStatus, Dialect, FileMap, Outcome};
 
-use super::{Told, told};
+use super::{ManagerStatus, manager_status};
 use crate::board::{Board, Build, Errand, FailureKind, Kept, Phase, Rejoin, Slot};
 
 const CURRENT: Dialect = Dialect::Current;
@@ -108,11 +108,15 @@ fn a_live_slot_is_building_in_both_dialects_wherever_its_build_is() {
                 ..slot(board.clone())
             };
             for (dialect, virtualized) in [(CURRENT, true), (Y2011, true), (Y2011, false)] {
-                let expected = Told::Building {
+                let expected = ManagerStatus::Building {
                     build_id: id(),
                     attempt: 4,
                 };
-                assert_eq!(told(&slot, dialect, virtualized), expected, "{board:?}");
+                assert_eq!(
+                    manager_status(&slot, dialect, virtualized),
+                    expected,
+                    "{board:?}"
+                );
             }
         }
     }
@@ -126,8 +130,8 @@ fn an_aborting_slot_is_aborting_with_its_build() {
     });
     for dialect in [CURRENT, Y2011] {
         assert_eq!(
-            told(&slot, dialect, true),
-            Told::Aborting {
+            manager_status(&slot, dialect, true),
+            ManagerStatus::Aborting {
                 build_id: Some(id())
             }
         );
@@ -138,23 +142,23 @@ fn an_aborting_slot_is_aborting_with_its_build() {
 fn idle_is_told_of_a_fresh_slot_with_nothing_kept_and_no_hold_only() {
     for dialect in [CURRENT, Y2011] {
         assert_eq!(
-            told(&slot(Board::Fresh { n: 2 }), dialect, true),
-            Told::Idle
+            manager_status(&slot(Board::Fresh { n: 2 }), dialect, true),
+            ManagerStatus::Idle
         );
         let held = Slot {
             held: Some("x".to_owned()),
             ..slot(Board::Fresh { n: 1 })
         };
-        assert_ne!(told(&held, dialect, true), Told::Idle);
+        assert_ne!(manager_status(&held, dialect, true), ManagerStatus::Idle);
         let kept = Slot {
             board: Board::Fresh { n: 1 },
             ..kept(BuildStatus::Ok)
         };
-        assert_ne!(told(&kept, dialect, true), Told::Idle);
+        assert_ne!(manager_status(&kept, dialect, true), ManagerStatus::Idle);
         for board in without_a_build() {
             assert_ne!(
-                told(&slot(board.clone()), dialect, true),
-                Told::Idle,
+                manager_status(&slot(board.clone()), dialect, true),
+                ManagerStatus::Idle,
                 "{board:?}"
             );
         }
@@ -165,8 +169,8 @@ fn idle_is_told_of_a_fresh_slot_with_nothing_kept_and_no_hold_only() {
 fn between_boots_todays_manager_gets_a_fault_that_says_where_the_reset_stands() {
     let reasons: Vec<String> = without_a_build()
         .into_iter()
-        .map(|board| match told(&slot(board), CURRENT, true) {
-            Told::Fault { reason } => reason,
+        .map(|board| match manager_status(&slot(board), CURRENT, true) {
+            ManagerStatus::Fault { reason } => reason,
             other => panic!("{other:?}"),
         })
         .collect();
@@ -187,7 +191,10 @@ fn between_boots_todays_manager_gets_a_fault_that_says_where_the_reset_stands() 
         ..slot(Board::Off)
     };
     let reason = "held by an operator (new fan); off".to_owned();
-    assert_eq!(told(&held, CURRENT, true), Told::Fault { reason });
+    assert_eq!(
+        manager_status(&held, CURRENT, true),
+        ManagerStatus::Fault { reason }
+    );
 }
 
 #[test]
@@ -199,8 +206,8 @@ fn between_boots_2011s_manager_never_gets_a_fault() {
                 ..slot(board.clone())
             };
             for virtualized in [false, true] {
-                let told = told(&slot, Y2011, virtualized);
-                assert_eq!(told, Told::Aborting { build_id: None }, "{slot:?}");
+                let said = manager_status(&slot, Y2011, virtualized);
+                assert_eq!(said, ManagerStatus::Aborting { build_id: None }, "{slot:?}");
             }
         }
     }
@@ -228,12 +235,12 @@ fn what_is_kept_waits_with_its_outcome_whatever_the_board_does() {
             ..slot(board)
         };
         for dialect in [CURRENT, Y2011] {
-            let expected = Told::Waiting {
+            let expected = ManagerStatus::Waiting {
                 build_id: id(),
                 attempt: 4,
                 outcome: outcome.clone(),
             };
-            assert_eq!(told(&slot, dialect, false), expected);
+            assert_eq!(manager_status(&slot, dialect, false), expected);
         }
     }
 }
@@ -241,21 +248,30 @@ fn what_is_kept_waits_with_its_outcome_whatever_the_board_does() {
 #[test]
 fn an_aborted_build_is_told_as_each_manager_knows_it() {
     let slot = kept(BuildStatus::Aborted);
-    let waiting = |build_status| Told::Waiting {
+    let waiting = |build_status| ManagerStatus::Waiting {
         build_id: id(),
         attempt: 4,
         outcome: Outcome::bare(build_status),
     };
-    assert_eq!(told(&slot, CURRENT, true), waiting(BuildStatus::Aborted));
-    assert_eq!(told(&slot, CURRENT, false), waiting(BuildStatus::Aborted));
     assert_eq!(
-        told(&slot, Y2011, true),
-        Told::Aborted {
+        manager_status(&slot, CURRENT, true),
+        waiting(BuildStatus::Aborted)
+    );
+    assert_eq!(
+        manager_status(&slot, CURRENT, false),
+        waiting(BuildStatus::Aborted)
+    );
+    assert_eq!(
+        manager_status(&slot, Y2011, true),
+        ManagerStatus::Aborted {
             build_id: id(),
             attempt: 4
         }
     );
-    assert_eq!(told(&slot, Y2011, false), waiting(BuildStatus::GivenBack));
+    assert_eq!(
+        manager_status(&slot, Y2011, false),
+        waiting(BuildStatus::GivenBack)
+    );
 }
 
 #[test]
@@ -266,8 +282,10 @@ fn a_board_failure_is_builderfail_today_and_givenback_in_2011() {
             (CURRENT, BuildStatus::BuilderFail),
             (Y2011, BuildStatus::GivenBack),
         ] {
-            match told(&slot, dialect, virtualized) {
-                Told::Waiting { outcome, .. } => assert_eq!(outcome.build_status, expected),
+            match manager_status(&slot, dialect, virtualized) {
+                ManagerStatus::Waiting { outcome, .. } => {
+                    assert_eq!(outcome.build_status, expected);
+                }
                 other => panic!("{other:?}"),
             }
         }

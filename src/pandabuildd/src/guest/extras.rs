@@ -1,4 +1,4 @@
-//! What a worker says of its build beyond the protocol's own words: further fields of `status`, which a build
+//! What a worker says of its build beyond the protocol's own fields: further fields of `status`, which a build
 //! type may add, and the build's proxy. They are the worker's and Launchpad's business: nothing here reads
 //! them. They are kept with the attempt, because Launchpad asks for both when the board has lost power already.
 //!
@@ -22,7 +22,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::failpoint::{self, Point};
 
-/// The file in the attempt's directory.
+/// The file in the attempt's directory. It keeps the name that earlier versions gave it, so that they find theirs.
 const NAME: &str = "words.xml";
 /// The most bytes of it all.
 const MAX_BYTES: usize = 256 << 10;
@@ -43,14 +43,14 @@ pub(crate) type Fields = BTreeMap<String, Value>;
 
 /// What a worker has said of its build.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Words {
+pub struct Extras {
     /// Further fields of its `status`.
     pub status: Fields,
     /// Its answer to `proxy_info`, where it has a proxy.
     pub proxy: Option<Fields>,
 }
 
-impl Words {
+impl Extras {
     /// Those of the attempt whose directory this is; none where none were kept.
     pub(super) async fn read(directory: &Path) -> Self {
         let bytes = match tokio::fs::read(directory.join(NAME)).await {
@@ -93,22 +93,22 @@ impl Words {
     }
 }
 
-/// Keeps a worker's words as they change.
+/// Keeps them as they change.
 #[derive(Debug)]
-pub(super) struct WordKeeper {
+pub(super) struct ExtrasKeeper {
     directory: PathBuf,
-    kept: Words,
+    kept: Extras,
     /// The last ones were over the bound, and that was said.
     over: bool,
     /// The worker has answered whether it has a proxy.
     asked: bool,
 }
 
-impl WordKeeper {
+impl ExtrasKeeper {
     /// Goes on with those of the attempt whose directory this is.
     pub(super) async fn resume(directory: &Path) -> Self {
         Self {
-            kept: Words::read(directory).await,
+            kept: Extras::read(directory).await,
             directory: directory.to_owned(),
             over: false,
             asked: false,
@@ -117,9 +117,9 @@ impl WordKeeper {
 
     /// Forgets those of an attempt: it begins anew, on a new boot.
     pub(super) async fn forget(directory: &Path) -> io::Result<()> {
-        failpoint::before(Point::WordsForget);
+        failpoint::before(Point::ExtrasForget);
         let removed = tokio::fs::remove_file(directory.join(NAME)).await;
-        failpoint::after(Point::WordsForget);
+        failpoint::after(Point::ExtrasForget);
         match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -143,7 +143,7 @@ impl WordKeeper {
         };
         self.asked = true;
         if proxy.is_some() {
-            let proxy = Words {
+            let proxy = Extras {
                 proxy,
                 ..self.kept.clone()
             };
@@ -156,13 +156,13 @@ impl WordKeeper {
     pub(super) async fn take_status(&mut self, status: Fields) {
         if status != self.kept.status {
             let proxy = self.kept.proxy.clone();
-            self.take(Words { status, proxy }).await;
+            self.take(Extras { status, proxy }).await;
         }
     }
 
     /// A build does without what cannot be kept.
-    async fn take(&mut self, words: Words) {
-        let Some(text) = words.encode() else {
+    async fn take(&mut self, extras: Extras) {
+        let Some(text) = extras.encode() else {
             if !std::mem::replace(&mut self.over, true) {
                 tracing::warn!(
                     "a worker says more of its build than {MAX_FIELDS} fields or {MAX_BYTES} bytes; left out"
@@ -172,7 +172,7 @@ impl WordKeeper {
         };
         self.over = false;
         match self.write(text.as_bytes()).await {
-            Ok(()) => self.kept = words,
+            Ok(()) => self.kept = extras,
             Err(error) => {
                 tracing::error!(%error, "what a worker says of its build cannot be kept");
             }
@@ -185,9 +185,9 @@ impl WordKeeper {
         let mut file = File::create(&beside).await?;
         file.write_all(bytes).await?;
         file.sync_all().await?;
-        failpoint::before(Point::WordsKeep);
+        failpoint::before(Point::ExtrasKeep);
         tokio::fs::rename(&beside, self.directory.join(NAME)).await?;
-        failpoint::after(Point::WordsKeep);
+        failpoint::after(Point::ExtrasKeep);
         File::open(&self.directory).await?.sync_all().await
     }
 }
@@ -201,35 +201,35 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn words_outlive_their_keeper_and_those_over_the_bound_are_left_out() {
+    async fn extras_outlive_their_keeper_and_those_over_the_bound_are_left_out() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
-        assert_eq!(Words::read(path).await, Words::default());
+        assert_eq!(Extras::read(path).await, Extras::default());
         let mut deep = Value::Nil;
         for _ in 0..30 {
             deep = Value::Array(vec![deep, Value::Long(1 << 40), Value::Double(0.1)]);
         }
         let mut some = fields("1 2\n".to_owned());
         some.insert("deep".to_owned(), deep);
-        let mut keeper = WordKeeper::resume(path).await;
+        let mut keeper = ExtrasKeeper::resume(path).await;
         keeper.take_status(some.clone()).await;
-        let mut keeper = WordKeeper::resume(path).await;
+        let mut keeper = ExtrasKeeper::resume(path).await;
         assert_eq!(keeper.kept.status, some);
         keeper.take_status(fields("x".repeat(MAX_BYTES))).await;
         let many = (0..=MAX_FIELDS).map(|n| (n.to_string(), Value::Nil));
         keeper.take_status(many.collect()).await;
-        assert_eq!(Words::read(path).await.status, some);
+        assert_eq!(Extras::read(path).await.status, some);
         keeper.take_status(fields("3".to_owned())).await;
-        assert_eq!(Words::read(path).await.status, fields("3".to_owned()));
-        WordKeeper::forget(path).await.unwrap();
-        WordKeeper::forget(path).await.unwrap();
-        assert_eq!(Words::read(path).await, Words::default());
+        assert_eq!(Extras::read(path).await.status, fields("3".to_owned()));
+        ExtrasKeeper::forget(path).await.unwrap();
+        ExtrasKeeper::forget(path).await.unwrap();
+        assert_eq!(Extras::read(path).await, Extras::default());
     }
 
     #[tokio::test]
-    async fn half_a_file_is_no_words() {
+    async fn half_a_file_is_no_extras() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join(NAME), "<?xml version='1.0'?><meth").unwrap();
-        assert_eq!(Words::read(directory.path()).await, Words::default());
+        assert_eq!(Extras::read(directory.path()).await, Extras::default());
     }
 }

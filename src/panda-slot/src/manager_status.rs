@@ -10,7 +10,7 @@ use crate::board::{AttemptNo, Board, Build, Kept, Phase, Rejoin, Slot};
 
 /// What `status` says of a slot, without the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Told {
+pub enum ManagerStatus {
     /// IDLE.
     Idle,
     /// BUILDING, with the log of this attempt.
@@ -50,7 +50,7 @@ pub enum Told {
 
 /// What a manager of `dialect` is told of `slot`; `virtualized` says how it knows the builder.
 #[must_use]
-pub fn told(slot: &Slot, dialect: Dialect, virtualized: bool) -> Told {
+pub fn manager_status(slot: &Slot, dialect: Dialect, virtualized: bool) -> ManagerStatus {
     if let Some(build) = slot.live() {
         return live(build, &slot.board);
     }
@@ -58,21 +58,21 @@ pub fn told(slot: &Slot, dialect: Dialect, virtualized: bool) -> Told {
         return waiting(kept, dialect, virtualized);
     }
     match (&slot.board, &slot.held) {
-        (Board::Fresh { .. }, None) => Told::Idle,
+        (Board::Fresh { .. }, None) => ManagerStatus::Idle,
         (board, held) => between_boots(dialect, whereabouts(board, held.as_deref())),
     }
 }
 
 /// What a manager of `dialect` is told of a slot that is not ready, for this reason.
 #[must_use]
-pub fn between_boots(dialect: Dialect, reason: String) -> Told {
+pub fn between_boots(dialect: Dialect, reason: String) -> ManagerStatus {
     match dialect {
-        Dialect::Current => Told::Fault { reason },
-        Dialect::Y2011 => Told::Aborting { build_id: None },
+        Dialect::Current => ManagerStatus::Fault { reason },
+        Dialect::Y2011 => ManagerStatus::Aborting { build_id: None },
     }
 }
 
-fn live(build: &Build, board: &Board) -> Told {
+fn live(build: &Build, board: &Board) -> ManagerStatus {
     let Build {
         attempt, build_id, ..
     } = build.clone();
@@ -80,7 +80,7 @@ fn live(build: &Build, board: &Board) -> Told {
         Board::Used {
             phase: Phase::Aborting,
             ..
-        } => Told::Aborting {
+        } => ManagerStatus::Aborting {
             build_id: Some(build_id),
         },
         Board::Used {
@@ -94,11 +94,11 @@ fn live(build: &Build, board: &Board) -> Told {
         | Board::Trial { .. }
         | Board::Fresh { .. }
         | Board::Failed { .. }
-        | Board::Off => Told::Building { build_id, attempt },
+        | Board::Off => ManagerStatus::Building { build_id, attempt },
     }
 }
 
-fn waiting(kept: &Kept, dialect: Dialect, virtualized: bool) -> Told {
+fn waiting(kept: &Kept, dialect: Dialect, virtualized: bool) -> ManagerStatus {
     let Kept {
         attempt,
         build_id,
@@ -107,7 +107,7 @@ fn waiting(kept: &Kept, dialect: Dialect, virtualized: bool) -> Told {
     } = kept.clone();
     match (dialect, outcome.build_status) {
         (Dialect::Y2011, BuildStatus::Aborted) if virtualized => {
-            return Told::Aborted { build_id, attempt };
+            return ManagerStatus::Aborted { build_id, attempt };
         }
         // BUILDERFAIL disables the builder at once, and ABORTED is no build status there; GIVENBACK
         // requeues cleanly.
@@ -124,7 +124,7 @@ fn waiting(kept: &Kept, dialect: Dialect, virtualized: bool) -> Told {
             | BuildStatus::ChrootFail,
         ) => {}
     }
-    Told::Waiting {
+    ManagerStatus::Waiting {
         build_id,
         attempt,
         outcome,
