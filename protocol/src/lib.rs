@@ -14,6 +14,8 @@
 //! - [`proxr`]: relay boards; [`hub_power`]: USB hubs that switch their ports
 //! - [`usb_descriptors`]: what a USB device says of itself; [`zimage`]: an ARM kernel and its device tree
 //! - [`digest`]: SHA-1 and SHA-256 values as types
+//! - [`ids`]: numbers and names of slots, boots and attempts as types
+//! - [`operators`]: what the daemon records of its boards and builds, and tells those who run it
 
 pub mod aboot;
 pub mod agent_toml;
@@ -23,10 +25,12 @@ mod checks;
 pub mod cpio;
 pub mod digest;
 pub mod hub_power;
+pub mod ids;
 pub mod launchpad;
 pub mod link;
 pub mod manifest;
 pub mod omap4;
+pub mod operators;
 pub mod proxr;
 pub mod usb_descriptors;
 pub mod worker;
