@@ -1,5 +1,9 @@
 //! A whole rack, started and stopped. Its boards are not there: what they do is tried elsewhere.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
 use panda_http::client::ClientLimits;
 use panda_http::endpoint::{ClientError, EndpointSettings};
 use panda_http::{BuilderClient, Endpoint, pinned};
@@ -7,12 +11,20 @@ use panda_protocol::agent_toml::{self, AgentToml};
 use panda_protocol::digest::Sha1;
 use panda_protocol::launchpad::{BuildCall, BuildId, BuildStatus, Outcome, Sum};
 use panda_slot::{Event, Lost};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
+use super::listening::bind;
+use super::slots::release_after_resets;
 use super::*;
-use crate::control::client;
+use crate::config::Config;
 use crate::control::wire::{Answer, Ask};
+use crate::control::{self, client};
+use crate::depot::Inputs;
 use crate::images;
+use crate::ledger::Ledger;
+use crate::slot;
 use crate::testing::{Asked, ScriptedHands};
 
 struct Bench {
