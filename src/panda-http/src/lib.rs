@@ -9,7 +9,8 @@
 //! ```
 //!
 //! # Layout
-//! - [`server`]: accept loop over TCP or TLS; [`body`]: bodies and small answers
+//! - [`server`]: accept loop over TCP or TLS; [`places`]: who may have how many connections;
+//!   `shared_stream`: whether a caller has gone; [`body`]: bodies and small answers
 //! - [`service`]: a builder's two routes, `/rpc` and `/filecache/NAME`; [`ranges`]: file answers;
 //!   `encoding`: calls that come compressed; [`relay`]: a builder that stands behind another
 //! - [`endpoint`]: HTTP to one fixed peer; [`client`]: the builder protocol's typed client
@@ -26,10 +27,12 @@ mod encoding;
 pub mod endpoint;
 pub mod failpoint;
 pub mod pinned;
+pub mod places;
 pub mod ranges;
 pub mod relay;
 pub mod server;
 pub mod service;
+mod shared_stream;
 pub mod store;
 
 pub use body::Body;
@@ -37,8 +40,9 @@ pub use client::{BuilderClient, ClientLimits};
 pub use download::{DownloadError, Downloader, Source};
 pub use endpoint::{ClientError, Endpoint};
 pub use pinned::Identity;
+pub use places::{PlaceLimits, Places, Standing};
 pub use ranges::ServedFile;
 pub use relay::Relay;
-pub use server::{Peer, ServerSettings, serve};
+pub use server::{Peer, ServerSettings, serve, serve_in};
 pub use service::{BuilderService, FileError, ServiceLimits, respond};
 pub use store::{Fetched, Store, StoreError};

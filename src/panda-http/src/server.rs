@@ -2,24 +2,28 @@
 //! What a connection is asked is the handler's business; this file bounds what a connection may cost.
 //!
 //! ```text
-//! accept ──▶ [per-address bound] ──▶ [TLS handshake, limited] ──▶ hyper http1 (1.0 and 1.1, keep-alive)
-//!    │                                                             head limited, answers that nobody
-//!    ▼ stop                                                        reads limited, bodies: body::read_body
+//! accept ──▶ [a place: crate::places] ──▶ [first byte, or TLS handshake, limited] ──▶ hyper http1 (1.0 and 1.1,
+//!    │                                     keep-alive): head limited, answers that nobody reads limited, callers
+//!    │                                     that have gone noticed, bodies: body::read_body
+//!    ▼ stop
 //! no more accepts ──▶ calls in flight end, at most `drain` ──▶ connections dropped ──▶ returns
 //! ```
 //! A connection that was accepted and has not been asked anything yet has a call in flight, too: whoever made it has
 //! sent the request already, or is about to.
 
-use std::collections::HashMap;
-use std::convert::Infallible;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -27,27 +31,32 @@ use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::Body;
+use crate::places::{Admission, Place, Places, Standing};
+use crate::shared_stream::{SharedStream, Watched};
 
 /// How long, after the stop, a connection may take to its first request.
 const FIRST_LIMIT: Duration = Duration::from_secs(3);
+/// How long a stranger's connection may take to its first byte or through its handshake.
+const STRANGERS_LIMIT: Duration = Duration::from_secs(3);
+/// How long an answer may be worked on for a caller who has closed its sending side.
+const HALF_CLOSED_LIMIT: Duration = Duration::from_secs(5);
 
 /// What one listener's connections may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerSettings {
-    /// Connections at once; more wait to be accepted.
+    /// Connections at once: [`crate::places`] says who makes room for whom.
     pub connections: usize,
     /// Connections at once from one address; more are closed.
     pub connections_per_address: usize,
     /// Time for a request's head, idle time before it included.
     pub head_limit: Duration,
-    /// Time for the TLS handshake.
+    /// Time to the first byte and for the TLS handshake, of who is known; strangers have 3 s.
     pub handshake_limit: Duration,
     /// How long an answer may find nobody who reads it.
     pub write_limit: Duration,
@@ -80,7 +89,7 @@ pub struct Peer {
     pub certificate: Option<CertificateDer<'static>>,
 }
 
-/// Serves `listener` with `handler` until `stop`, then lets calls in flight end and returns.
+/// Serves `listener` with `handler` until `stop`, then lets calls in flight end and returns. Everybody may connect.
 pub async fn serve<H, F>(
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
@@ -91,20 +100,40 @@ pub async fn serve<H, F>(
     H: Fn(Request<Incoming>, Arc<Peer>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
+    let places = Places::open(settings.connections, settings.connections_per_address);
+    serve_in(places, listener, tls, settings, stop, handler).await;
+}
+
+/// As [`serve`], with places that other listeners may share and that tell who may connect; the numbers of connections
+/// in `settings` then play no part.
+pub async fn serve_in<H, F>(
+    places: Places,
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    settings: ServerSettings,
+    stop: CancellationToken,
+    handler: H,
+) where
+    H: Fn(Request<Incoming>, Arc<Peer>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
     let tls = tls.map(TlsAcceptor::from);
-    let places = Arc::new(Semaphore::new(settings.connections));
-    let addresses = Arc::new(Addresses::default());
     let mut connections = JoinSet::new();
-    while let Some((stream, address, place)) = next(&listener, &places, &stop).await {
+    while let Some((stream, address)) = next(&listener, &stop).await {
         while connections.try_join_next().is_some() {}
-        let Some(share) = addresses.enter(address.ip(), settings.connections_per_address) else {
-            tracing::debug!(%address, "closed: too many connections from this address");
+        let Some(place) = place(&places, address, &stop).await else {
             continue;
         };
         let (tls, stop, handler) = (tls.clone(), stop.clone(), handler.clone());
         connections.spawn(async move {
-            connection(stream, address, tls, settings, stop, handler).await;
-            drop((place, share));
+            let given_up = place.give_up();
+            let connection = connection(stream, address, tls, settings, stop, handler, place);
+            tokio::select! {
+                () = connection => {}
+                () = given_up.cancelled() => {
+                    tracing::debug!(%address, "given up: its place is needed");
+                }
+            }
         });
     }
     drop(listener);
@@ -114,17 +143,12 @@ pub async fn serve<H, F>(
     }
 }
 
-/// The next connection, once there is a place for it; none after the stop.
-async fn next(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-    stop: &CancellationToken,
-) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+/// The next connection; none after the stop.
+async fn next(listener: &TcpListener, stop: &CancellationToken) -> Option<(TcpStream, SocketAddr)> {
     let accept = async {
-        let place = places.clone().acquire_owned().await.ok()?;
         loop {
             match listener.accept().await {
-                Ok((stream, address)) => return Some((stream, address, place)),
+                Ok(accepted) => return accepted,
                 Err(error) => {
                     tracing::warn!(%error, "accept failed; trying again");
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -135,7 +159,28 @@ async fn next(
     tokio::select! {
         biased;
         () = stop.cancelled() => None,
-        accepted = accept => accepted,
+        accepted = accept => Some(accepted),
+    }
+}
+
+/// A place for a connection that was accepted; where all are busy with those who are known, once one is free.
+async fn place(
+    places: &Places,
+    address: SocketAddr,
+    stop: &CancellationToken,
+) -> Option<Arc<Place>> {
+    loop {
+        match places.enter(address.ip()) {
+            Admission::Taken(place) => return Some(Arc::new(place)),
+            Admission::Closed(why) => {
+                tracing::debug!(%address, why, "closed");
+                return None;
+            }
+            Admission::Full => tokio::select! {
+                () = stop.cancelled() => return None,
+                () = places.freed() => {}
+            },
+        }
     }
 }
 
@@ -146,6 +191,7 @@ async fn connection<H, F>(
     settings: ServerSettings,
     stop: CancellationToken,
     handler: H,
+    place: Arc<Place>,
 ) where
     H: Fn(Request<Incoming>, Arc<Peer>) -> F,
     F: Future<Output = Response<Body>>,
@@ -156,39 +202,67 @@ async fn connection<H, F>(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%address, %error, "no TCP_NODELAY");
     }
+    let limit = match place.standing() {
+        Standing::Known => settings.handshake_limit,
+        Standing::Stranger | Standing::Refused => settings.handshake_limit.min(STRANGERS_LIMIT),
+    };
+    let (stream, watched) = SharedStream::new(stream);
+    let mut peer = Peer {
+        address,
+        local,
+        certificate: None,
+    };
     let Some(acceptor) = tls else {
-        let peer = Peer {
-            address,
-            local,
-            certificate: None,
+        // After the stop, `requests` gives it its last moment.
+        let first = tokio::select! {
+            () = stop.cancelled() => Ok(Ok(())),
+            first = tokio::time::timeout(limit, watched.first_byte()) => first,
         };
-        return requests(stream, peer, settings, stop, handler).await;
+        return match first {
+            Ok(Ok(())) => {
+                let accepted = Accepted {
+                    peer,
+                    place,
+                    watched,
+                };
+                requests(stream, accepted, settings, stop, handler).await;
+            }
+            Ok(Err(error)) => tracing::debug!(%address, %error, "connection ended"),
+            Err(_) => tracing::debug!(%address, "nothing came in time"),
+        };
     };
-    let handshake = tokio::time::timeout(settings.handshake_limit, acceptor.accept(stream));
-    let accepted = tokio::select! {
+    let handshake = tokio::time::timeout(limit, acceptor.accept(stream));
+    let shaken = tokio::select! {
         () = stop.cancelled() => return,
-        accepted = handshake => accepted,
+        shaken = handshake => shaken,
     };
-    match accepted {
+    match shaken {
         Ok(Ok(stream)) => {
             let certificates = stream.get_ref().1.peer_certificates();
             let certificate = certificates.and_then(<[_]>::first).cloned();
-            let certificate = certificate.map(CertificateDer::into_owned);
-            let peer = Peer {
-                address,
-                local,
-                certificate,
+            peer.certificate = certificate.map(CertificateDer::into_owned);
+            let accepted = Accepted {
+                peer,
+                place,
+                watched,
             };
-            requests(stream, peer, settings, stop, handler).await;
+            requests(stream, accepted, settings, stop, handler).await;
         }
         Ok(Err(error)) => tracing::debug!(%address, %error, "TLS handshake failed"),
         Err(_) => tracing::debug!(%address, "TLS handshake took too long"),
     }
 }
 
+/// A connection that has shown something for its place.
+struct Accepted {
+    peer: Peer,
+    place: Arc<Place>,
+    watched: Watched,
+}
+
 async fn requests<S, H, F>(
     stream: S,
-    peer: Peer,
+    accepted: Accepted,
     settings: ServerSettings,
     stop: CancellationToken,
     handler: H,
@@ -197,6 +271,12 @@ async fn requests<S, H, F>(
     H: Fn(Request<Incoming>, Arc<Peer>) -> F,
     F: Future<Output = Response<Body>>,
 {
+    let Accepted {
+        peer,
+        place,
+        watched,
+    } = accepted;
+    place.idle();
     let address = peer.address;
     let peer = Arc::new(peer);
     let mut stream = TimeoutStream::new(stream);
@@ -204,14 +284,19 @@ async fn requests<S, H, F>(
     let asked = CancellationToken::new();
     let service = service_fn(|request| {
         asked.cancel();
+        let busy = Busy::new(place.clone());
         let answer = handler(request, peer.clone());
-        async {
-            let mut answer = answer.await;
+        let (stop, watched) = (stop.clone(), watched.clone());
+        async move {
+            let mut answer = tokio::select! {
+                answer = answer => answer,
+                () = watched.gone(HALF_CLOSED_LIMIT) => return Err(CallerGone),
+            };
             if stop.is_cancelled() {
                 let close = HeaderValue::from_static("close");
                 answer.headers_mut().insert(CONNECTION, close);
             }
-            Ok::<_, Infallible>(answer)
+            Ok(answer.map(|body| Answered { body, _busy: busy }.boxed()))
         }
     });
     let connection = http1::Builder::new()
@@ -240,43 +325,49 @@ async fn requests<S, H, F>(
     }
 }
 
-/// How many connections each address has.
-#[derive(Debug, Default)]
-struct Addresses(Mutex<HashMap<IpAddr, usize>>);
+/// Nobody is there to take the answer: the work on it ends.
+#[derive(Debug, thiserror::Error)]
+#[error("the caller has gone")]
+struct CallerGone;
 
-impl Addresses {
-    fn enter(self: &Arc<Self>, address: IpAddr, max: usize) -> Option<Share> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_default();
-        if *count >= max {
-            return None;
-        }
-        *count += 1;
-        Some(Share {
-            address,
-            addresses: self.clone(),
-        })
+/// A request that is being read or answered keeps its connection's place.
+struct Busy(Arc<Place>);
+
+impl Busy {
+    fn new(place: Arc<Place>) -> Self {
+        place.busy();
+        Self(place)
     }
 }
 
-/// One connection's place in [`Addresses`], given back when dropped.
-struct Share {
-    address: IpAddr,
-    addresses: Arc<Addresses>,
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.idle();
+    }
 }
 
-impl Drop for Share {
-    fn drop(&mut self) {
-        let mut counts = self
-            .addresses
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
-            }
-        }
+/// An answer's body: its request is over when it is dropped.
+struct Answered {
+    body: Body,
+    _busy: Busy,
+}
+
+impl HttpBody for Answered {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

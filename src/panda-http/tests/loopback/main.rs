@@ -6,6 +6,7 @@ mod client;
 mod download;
 mod peers;
 mod pinned;
+mod places;
 mod relay;
 mod server;
 mod service;

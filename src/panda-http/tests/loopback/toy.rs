@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dxr::Value;
 use panda_http::{
-    BuilderService, FileError, ServedFile, ServerSettings, ServiceLimits, respond, serve,
+    BuilderService, FileError, Places, ServedFile, ServerSettings, ServiceLimits, respond, serve_in,
 };
 use panda_protocol::launchpad::xml::{Fault, Limits};
 use panda_protocol::launchpad::{
@@ -142,20 +142,26 @@ pub(crate) fn limits() -> ServiceLimits {
 
 /// Serves `toy` as both sides do.
 pub(crate) async fn start(toy: &Arc<Toy>, settings: ServerSettings) -> Running {
+    let places = Places::open(settings.connections, settings.connections_per_address);
+    serve_toy(toy, settings, places).await
+}
+
+/// The same, to those whom `places` let in.
+pub(crate) async fn start_in(toy: &Arc<Toy>, places: Places) -> Running {
+    serve_toy(toy, ServerSettings::default(), places).await
+}
+
+async fn serve_toy(toy: &Arc<Toy>, settings: ServerSettings, places: Places) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
     let toy = toy.clone();
-    let task = tokio::spawn(serve(
-        listener,
-        None,
-        settings,
-        stop.clone(),
-        move |request, _peer| {
-            let toy = toy.clone();
-            async move { respond(&*toy, &limits(), request).await }
-        },
-    ));
+    let handler = move |request, _peer| {
+        let toy = toy.clone();
+        async move { respond(&*toy, &limits(), request).await }
+    };
+    let served = serve_in(places, listener, None, settings, stop.clone(), handler);
+    let task = tokio::spawn(served);
     Running {
         address,
         stop,
