@@ -6,8 +6,8 @@
 //!
 //! # Layout
 //! - [`launchpad`]: Launchpad's builder protocol: statuses, calls, both dialects, log sanitising
-//! - [`omap4`]: the boot ROM's messages and the ASIC ID
-//! - [`aboot`], [`bootimg`], [`cpio`], [`boot_toml`]: what goes over USB, and what it carries
+//! - [`family`]: families of boards, in one table; one folder each ([`omap4`]) for what its ROM and second stage say
+//! - [`cpio`], [`boot_toml`]: what every boot carries
 //! - [`agent_toml`]: what an image's ramdisk tells the agent
 //! - [`link`]: what agent and master say to each other beside the builder protocol
 //! - [`manifest`]: a known-good image's description; [`worker`]: a worker in it that is not ours
@@ -17,13 +17,12 @@
 //! - [`ids`]: numbers and names of slots, boots and attempts as types
 //! - [`operators`]: what the daemon records of its boards and builds, and tells those who run it
 
-pub mod aboot;
 pub mod agent_toml;
 pub mod boot_toml;
-pub mod bootimg;
 mod checks;
 pub mod cpio;
 pub mod digest;
+pub mod family;
 pub mod hub_power;
 pub mod ids;
 pub mod launchpad;

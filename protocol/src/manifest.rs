@@ -4,13 +4,14 @@
 //!
 //! The daemon parses it before it touches a file of the image; the tools that make images write it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::bootimg::{self, BootImageError, PageSize};
 use crate::checks::{is_label, is_line, line_of};
 use crate::digest::Sha256;
+use crate::family::{FamilyName, PayloadProblem};
 use crate::launchpad::FileName;
-use crate::omap4::rom::{self, SecondStageSize};
 use crate::worker::{ForeignWorker, WorkerProblem};
 
 /// The name of the file in an image's directory.
@@ -32,13 +33,16 @@ pub struct Manifest {
     pub arch: String,
     /// What it runs on.
     pub machine: Machine,
-    /// Kernel command line; aboot's limit is 512 bytes with its NUL.
+    /// The family of boards that it is for; it says what the other keys may be.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub family: FamilyName,
+    /// Kernel command line.
     #[serde(default)]
     pub cmdline: String,
-    /// Android boot image page size: 1024, 2048 or 4096.
+    /// Page size of the boot image, where the family's boards take one image of pages.
     #[serde(default = "default_page_size")]
     pub page_size: u32,
-    /// The second stage, at most 48 KiB.
+    /// The second stage: what the boot ROM is given first.
     pub second_stage: Part,
     /// The kernel (for the process machine: the agent's program).
     pub kernel: Part,
@@ -47,6 +51,9 @@ pub struct Manifest {
     /// The root file system that the depot serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<Part>,
+    /// What else the family's boards are handed, by the family's names: `[parts.NAME]`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parts: BTreeMap<String, Part>,
     /// Another worker than the agent's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<ForeignWorker>,
@@ -56,15 +63,20 @@ fn default_page_size() -> u32 {
     2048
 }
 
+fn is_default(family: &FamilyName) -> bool {
+    *family == FamilyName::default()
+}
+
 /// What an image runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Machine {
-    /// A PandaBoard.
+    /// A real board of the family.
+    #[serde(alias = "board")]
     Panda,
-    /// A virtual Panda whose machine is a process on the host.
+    /// A virtual board whose machine is a process on the host.
     Process,
-    /// A virtual Panda whose machine is QEMU.
+    /// A virtual board whose machine is QEMU.
     Qemu,
 }
 
@@ -112,15 +124,25 @@ pub fn encode(manifest: &Manifest) -> Result<String, ManifestError> {
 
 impl Manifest {
     /// Its parts and the keys they stand under.
-    pub fn parts(&self) -> impl Iterator<Item = (&'static str, &Part)> {
-        [
+    pub fn parts(&self) -> impl Iterator<Item = (&str, &Part)> {
+        let common = [
             ("second_stage", Some(&self.second_stage)),
             ("kernel", Some(&self.kernel)),
             ("ramdisk", Some(&self.ramdisk)),
             ("rootfs", self.rootfs.as_ref()),
-        ]
-        .into_iter()
-        .filter_map(|(key, part)| part.map(|part| (key, part)))
+        ];
+        let more = self.parts.iter().map(|(key, part)| (key.as_str(), part));
+        let common = common.into_iter();
+        common
+            .filter_map(|(key, part)| part.map(|part| (key, part)))
+            .chain(more)
+    }
+
+    /// The part of this name: `kernel`, `second_stage`, or one of the family's.
+    #[must_use]
+    pub fn part(&self, name: &str) -> Option<&Part> {
+        self.parts()
+            .find_map(|(key, part)| (key == name).then_some(part))
     }
 
     fn check(&self) -> Result<(), ManifestError> {
@@ -144,31 +166,33 @@ impl Manifest {
         {
             return Err(ManifestError::Value { key, expected });
         }
-        let boot_image = |key| move |source| ManifestError::BootImage { key, source };
-        bootimg::check_cmdline(&self.cmdline).map_err(boot_image("cmdline"))?;
-        let page_size = PageSize::try_from(self.page_size).map_err(boot_image("page_size"))?;
+        if let Some(name) = self.parts.keys().find(|name| !is_line(name, 40)) {
+            let key = name.chars().filter(|c| !c.is_control()).take(40).collect();
+            return Err(ManifestError::PartName { key });
+        }
         for (key, part) in self.parts() {
+            let owned = || key.to_owned();
             if part.bytes == 0 {
-                return Err(ManifestError::Empty { key });
+                return Err(ManifestError::Empty { key: owned() });
             }
             if part.file.as_str() == NAME {
-                return Err(ManifestError::Itself { key });
+                return Err(ManifestError::Itself { key: owned() });
             }
             let mut earlier = self.parts().take_while(|(other, _)| *other != key);
             if let Some((other, _)) = earlier.find(|(_, other)| other.file == part.file) {
-                return Err(ManifestError::Shared { key, other });
+                return Err(ManifestError::Shared {
+                    key: owned(),
+                    other: other.to_owned(),
+                });
             }
         }
-        let second_stage = usize::try_from(self.second_stage.bytes).unwrap_or(usize::MAX);
-        rom::second_stage_size(second_stage)?;
-        bootimg::image_bytes(
-            self.machine,
-            page_size,
-            self.kernel.bytes,
-            self.ramdisk.bytes,
-        )
-        .map_err(boot_image("kernel, ramdisk"))?;
-        Ok(())
+        match self.family.facts() {
+            Some(facts) => Ok((facts.check)(self)?),
+            None => Err(ManifestError::Value {
+                key: "family",
+                expected: "a family that this program knows",
+            }),
+        }
     }
 }
 
@@ -222,36 +246,34 @@ pub enum ManifestError {
         /// What it must be.
         expected: &'static str,
     },
-    /// What goes into the boot image does not fit there.
-    #[error("{NAME}: `{key}`: {source}")]
-    BootImage {
-        /// The key or keys.
-        key: &'static str,
-        /// What does not fit.
-        source: BootImageError,
+    /// What its family's boards could not take.
+    #[error("{NAME}: {0}")]
+    Payload(#[from] PayloadProblem),
+    /// A part whose name is none.
+    #[error("{NAME}: `parts.{key}`: a part's name has 1 to 40 characters")]
+    PartName {
+        /// As far as it can be shown.
+        key: String,
     },
-    /// The boot ROM would not take the second stage.
-    #[error("{NAME}: `second_stage.bytes`: {0}")]
-    SecondStage(#[from] SecondStageSize),
     /// A part without content.
     #[error("{NAME}: `{key}.bytes` must be at least 1")]
     Empty {
         /// The part.
-        key: &'static str,
+        key: String,
     },
     /// A part that is the manifest.
     #[error("{NAME}: `{key}.file` names the manifest itself")]
     Itself {
         /// The part.
-        key: &'static str,
+        key: String,
     },
     /// Two parts in one file.
     #[error("{NAME}: `{key}.file` and `{other}.file` name the same file")]
     Shared {
         /// The later part.
-        key: &'static str,
+        key: String,
         /// The earlier part.
-        other: &'static str,
+        other: String,
     },
     /// It cannot be written as TOML.
     #[error("{NAME} cannot be written")]
@@ -268,7 +290,7 @@ mod tests {
 name = "Debian 12 for the Panda"
 arch = "armhf"
 machine = "panda"
-cmdline = "console=ttyS2,115200n8"
+cmdline = "console=ttyO2,115200n8"
 
 [second_stage]
 file = "aboot.bin"
@@ -297,6 +319,7 @@ bytes = 9000000
     fn a_manifest_is_read() {
         let manifest = parse(GOOD.as_bytes()).unwrap();
         assert_eq!(manifest.machine, Machine::Panda);
+        assert_eq!(manifest.family, FamilyName::default());
         assert_eq!(manifest.page_size, 2048);
         assert_eq!(manifest.kernel.file.as_str(), "zImage-dtb");
         assert_eq!(manifest.second_stage.sha256.as_bytes()[31], 1);
@@ -326,6 +349,23 @@ bytes = 9000000
         let table = table.replace("127.0.0.1", "10.0.0.1");
         let error = parse(format!("{GOOD}{table}").as_bytes()).unwrap_err();
         assert!(error.to_string().contains("`worker.address`"), "{error}");
+    }
+
+    #[test]
+    fn a_family_says_which_parts_an_image_of_it_has() {
+        let family = FamilyName::default();
+        let named = GOOD.replacen("machine", &format!("family = \"{family}\"\nmachine"), 1);
+        assert_eq!(parse(named.as_bytes()), parse(GOOD.as_bytes()));
+        let unknown = GOOD.replacen("machine", "family = \"z80\"\nmachine", 1);
+        let error = parse(unknown.as_bytes()).unwrap_err().to_string();
+        assert!(
+            error.contains("line 4, `family`: expected a family"),
+            "{error}"
+        );
+        let part = "[parts.spl]\nfile = \"spl\"\nsha256 = \"00\"\nbytes = 5\n"
+            .replace("00", &"00".repeat(32));
+        let error = parse(format!("{GOOD}{part}").as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("has no part \"spl\""), "{error}");
     }
 
     #[test]
@@ -450,6 +490,8 @@ bytes = 9000000
                 kernel: parts[1].clone(),
                 ramdisk: parts[2].clone(),
                 rootfs: with_rootfs.then(|| parts[3].clone()),
+                family: FamilyName::default(),
+                parts: BTreeMap::new(),
                 worker: None,
             };
             prop_assert_eq!(parse(encode(&manifest).unwrap().as_bytes()), Ok(manifest));

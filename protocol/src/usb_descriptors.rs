@@ -12,7 +12,7 @@
 //! The bytes are a hostile device's. Everything is bounded; a length that leads out of its configuration, or nowhere,
 //! ends the reading. Source: USB 2.0, 9.6.
 
-use crate::omap4::rom;
+use crate::family::{self, RomUsb};
 
 /// The most bytes that are looked at: the kernel keeps more only of devices that nobody has on a slot.
 pub const MAX_BYTES: usize = 16 * 1024;
@@ -158,20 +158,19 @@ fn interfaces(
 }
 
 impl Device {
-    /// Whether this is what an OMAP4's boot ROM looks like, in every descriptor: one configuration, and nothing in
-    /// it but vendor-specific interfaces, so that no driver of the kernel takes any of it.
+    /// The boot ROM that this is, in every descriptor: its numbers a family's, one configuration, and nothing in it
+    /// but interfaces of the ROM's class, so that no driver of the kernel takes any of it.
     ///
     /// # Errors
     /// What is different.
-    pub fn as_rom(&self) -> Result<(), NotRom> {
-        let products = [rom::USB_PRODUCT_4430, rom::USB_PRODUCT_4460];
-        if self.vendor != rom::USB_VENDOR || !products.contains(&self.product) {
+    pub fn as_rom(&self) -> Result<&'static RomUsb, NotRom> {
+        let Some((_, rom)) = family::rom_of(self.vendor, self.product) else {
             return Err(NotRom::Product {
                 vendor: self.vendor,
                 product: self.product,
             });
-        }
-        if ![0, rom::USB_INTERFACE_CLASS].contains(&self.class) {
+        };
+        if ![0, rom.interface_class].contains(&self.class) {
             return Err(NotRom::Class { class: self.class });
         }
         if self.configurations != 1 {
@@ -180,7 +179,7 @@ impl Device {
             });
         }
         for interface in &self.interfaces {
-            if interface.class != rom::USB_INTERFACE_CLASS {
+            if interface.class != rom.interface_class {
                 return Err(NotRom::Interface {
                     number: interface.number,
                     class: interface.class,
@@ -190,13 +189,16 @@ impl Device {
         let pipe = |interface: &Interface| {
             interface.number == 0
                 && interface.alternate == 0
-                && interface.bulk.contains(&rom::ENDPOINT_OUT)
-                && interface.bulk.contains(&rom::ENDPOINT_IN)
+                && interface.bulk.contains(&rom.endpoint_out)
+                && interface.bulk.contains(&rom.endpoint_in)
         };
         if self.interfaces.iter().any(pipe) {
-            Ok(())
+            Ok(rom)
         } else {
-            Err(NotRom::Pipe)
+            Err(NotRom::Pipe {
+                endpoint_out: rom.endpoint_out,
+                endpoint_in: rom.endpoint_in,
+            })
         }
     }
 
@@ -225,7 +227,7 @@ impl Device {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotRom {
     /// Another vendor or product.
-    #[error("it is {vendor:04x}:{product:04x}; a ROM is 0451:d00f or 0451:d010")]
+    #[error("it is {vendor:04x}:{product:04x}; a ROM is {}", family::rom_numbers())]
     Product {
         /// Vendor.
         vendor: u16,
@@ -253,8 +255,15 @@ pub enum NotRom {
         class: u8,
     },
     /// No bulk pipe where the ROM has it.
-    #[error("its interface 0 lacks bulk endpoints 01 and 81, which a ROM has")]
-    Pipe,
+    #[error(
+        "its interface 0 lacks bulk endpoints {endpoint_out:02x} and {endpoint_in:02x}, which a ROM has"
+    )]
+    Pipe {
+        /// From the host.
+        endpoint_out: u8,
+        /// To the host.
+        endpoint_in: u8,
+    },
 }
 
 /// Why bytes are no descriptors of a device.
@@ -301,7 +310,7 @@ mod tests {
 
     use super::*;
 
-    /// An OMAP4430's boot ROM.
+    /// A boot ROM as it was seen.
     const ROM: [u8; 50] = hex!(
         "12 01 1002 ff ff ff 40 5104 0fd0 0000 21 25 00 01"
         "09 02 2000 01 01 00 c0 32"
@@ -331,9 +340,9 @@ mod tests {
         assert_eq!((device.vendor, device.product), (0x0451, 0xd00f));
         assert_eq!(device.first_class(), 0xff);
         assert_eq!(device.interfaces[0].bulk, [0x81, 0x01]);
-        assert_eq!(device.as_rom(), Ok(()));
+        assert_eq!(device.as_rom().unwrap().endpoint_in, 0x81);
         assert!(!device.is_hub());
-        assert_eq!(parse(&with(10, 0x10)).unwrap().as_rom(), Ok(()));
+        assert!(parse(&with(10, 0x10)).unwrap().as_rom().is_ok());
     }
 
     #[test]
@@ -359,9 +368,13 @@ mod tests {
             class: 3,
         };
         assert_eq!(judged(&and_interface(3)), Err(second));
-        assert_eq!(judged(&and_interface(0xff)), Ok(()));
+        assert!(judged(&and_interface(0xff)).is_ok());
         // No bulk OUT.
-        assert_eq!(judged(&with(46, 3)), Err(NotRom::Pipe));
+        let pipe = NotRom::Pipe {
+            endpoint_out: 0x01,
+            endpoint_in: 0x81,
+        };
+        assert_eq!(judged(&with(46, 3)), Err(pipe));
         let mut twice = with(17, 2);
         twice.extend_from_slice(&ROM[18..]);
         assert_eq!(judged(&twice), Err(NotRom::Configurations { found: 2 }));

@@ -1,12 +1,14 @@
-//! An ARM Linux kernel as aboot starts it: a zImage, with the board's device tree appended. A file that is none is
-//! told before a board is given power for it.
+//! An ARM Linux kernel as 32-bit boards start it: a zImage, with the board's device tree appended where the second
+//! stage passes none on. A file that is none is told before a board is given power for it.
 //!
 //! ```text
 //! zImage  0x24 0x016f2818   0x28 start   0x2c end (both addresses; end - start is its size)   0x30 0x04030201
+//!         0x34 0x45454545   0x38 where its table is (since Linux 4.15), a list of tags:
+//!   tag   0x00 its words    0x04 0x5a534c4b   0x08 where the Image's size is   0x0c bytes of its BSS   0x10 offset
 //! dtb     0x00 0xd00dfeed (big-endian)   0x04 its size (big-endian)
 //! ```
 //!
-//! Sources: Linux, arch/arm/boot/compressed/head.S; Devicetree Specification 0.4, 5.2.
+//! Sources: Linux, arch/arm/boot/compressed/head.S and vmlinux.lds.S; Devicetree Specification 0.4, 5.2.
 
 /// How many bytes of a kernel's beginning [`check`] wants to see.
 pub const HEAD_BYTES: usize = 0x34;
@@ -18,6 +20,12 @@ const MAGIC: u32 = 0x016f_2818;
 const START_AT: usize = 0x28;
 const END_AT: usize = 0x2c;
 const BYTE_ORDER_AT: usize = 0x30;
+const TABLE_MAGIC_AT: usize = 0x34;
+const TABLE_MAGIC: u32 = 0x4545_4545;
+const TABLE_AT: usize = 0x38;
+const SIZE_TAG: u32 = 0x5a53_4c4b;
+/// A table has one tag or two.
+const MAX_TAGS: usize = 16;
 const BIG: u32 = 0x0102_0304;
 const DTB_MAGIC: u32 = 0xd00d_feed;
 
@@ -65,6 +73,45 @@ pub fn check(head: &[u8], bytes: u64) -> Result<u64, KernelError> {
         return Err(KernelError::Cut { bytes, size });
     }
     Ok(size)
+}
+
+/// What a kernel is once it is unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Bytes of the Image and its BSS: all that the running kernel overwrites.
+    pub bytes: u64,
+    /// How far from the start of RAM it begins, where the table says so.
+    pub text_offset: Option<u32>,
+}
+
+/// What a kernel says of its unpacked size; nothing where it says nothing (before Linux 4.15), or what leads out of it.
+#[must_use]
+pub fn unpacked(kernel: &[u8]) -> Option<Unpacked> {
+    let word = |at: usize| {
+        let word = kernel.get(at..at.checked_add(4)?)?.first_chunk::<4>()?;
+        Some(u32::from_le_bytes(*word))
+    };
+    if word(MAGIC_AT)? != MAGIC || word(TABLE_MAGIC_AT)? != TABLE_MAGIC {
+        return None;
+    }
+    let mut at = usize::try_from(word(TABLE_AT)?).ok()?;
+    for _ in 0..MAX_TAGS {
+        let words = usize::try_from(word(at)?).ok()?;
+        if words == 0 {
+            return None;
+        }
+        if word(at + 4)? == SIZE_TAG {
+            let size_at = usize::try_from(word(at + 8)?).ok()?;
+            // The size of a tag has counted its own two words only since Linux 5.1.
+            let more = words > 4;
+            return Some(Unpacked {
+                bytes: u64::from(word(size_at)?) + u64::from(word(at + 12)?),
+                text_offset: if more { word(at + 16) } else { None },
+            });
+        }
+        at = at.checked_add(words.checked_mul(4)?)?;
+    }
+    None
 }
 
 /// The kernel with the device tree appended, for a second stage that passes none on.
@@ -173,6 +220,45 @@ mod tests {
         assert_eq!(with_dtb(whole, Some(&dtb(64))), Err(KernelError::TwoTrees));
     }
 
+    /// A zImage with a table: at 64 a tag of `words`, the Image's size at 100.
+    fn with_table(words: u32) -> Vec<u8> {
+        let mut kernel = zimage(200, 0);
+        for (at, word) in [
+            (TABLE_MAGIC_AT, TABLE_MAGIC),
+            (TABLE_AT, 64),
+            (64, words),
+            (68, SIZE_TAG),
+            (72, 100),
+            (76, 0x1000),
+            (80, 0x0020_8000),
+            (100, 0x0013_0000),
+        ] {
+            kernel[at..at + 4].copy_from_slice(&word.to_le_bytes());
+        }
+        kernel
+    }
+
+    #[test]
+    fn a_kernel_tells_what_it_is_unpacked_with_its_bss() {
+        let known = Unpacked {
+            bytes: 0x0013_1000,
+            text_offset: Some(0x0020_8000),
+        };
+        assert_eq!(unpacked(&with_table(6)), Some(known));
+        let old = Unpacked {
+            text_offset: None,
+            ..known
+        };
+        assert_eq!(unpacked(&with_table(4)), Some(old));
+        assert_eq!(unpacked(&zimage(200, 0)), None);
+        let mut other = with_table(6);
+        other[68] ^= 1;
+        assert_eq!(unpacked(&other), None, "the tag is another");
+        let mut out = with_table(6);
+        out[72..76].copy_from_slice(&[0xff; 4]);
+        assert_eq!(unpacked(&out), None, "the size lies outside");
+    }
+
     #[test]
     fn what_is_no_zimage_is_told_with_what_it_is() {
         let refused = |bytes: &[u8]| check(bytes, 1 << 20).unwrap_err().to_string();
@@ -211,7 +297,12 @@ mod tests {
     proptest! {
         #[test]
         fn no_file_breaks_the_check(kernel: Vec<u8>, tree: Vec<u8>, at in 0..64_usize, value: u8) {
+            prop_assert_eq!(unpacked(&kernel), None);
             prop_assert!(with_dtb(kernel, Some(&tree)).is_err());
+            let mut table = with_table(6);
+            table[at + 36] = value;
+            let bounded = |told: Unpacked| told.bytes <= 2 * u64::from(u32::MAX);
+            prop_assert!(unpacked(&table).is_none_or(bounded));
             let mut near = zimage(100, 10);
             near[at] = value;
             if let Ok(whole) = with_dtb(near, Some(&dtb(32))) {

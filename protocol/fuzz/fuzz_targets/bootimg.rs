@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use panda_protocol::bootimg::{Spec, compose, parse};
+use panda_protocol::omap4::bootimg::{Spec, compose, parse};
 use panda_protocol::manifest::Machine;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use panda_protocol::omap4::rom;
+use panda_protocol::family;
 use panda_protocol::usb_descriptors::{MAX_BYTES, MAX_INTERFACES, parse};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -15,8 +15,9 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(18 + 6 * device.interfaces.len() + 4 * endpoints <= bytes.len());
     if device.as_rom().is_ok() {
         assert!(!device.is_hub());
-        assert_eq!((device.vendor, device.configurations), (rom::USB_VENDOR, 1));
-        assert!(device.interfaces.iter().all(|interface| interface.class == rom::USB_INTERFACE_CLASS));
-        assert_eq!(device.first_class(), rom::USB_INTERFACE_CLASS);
+        let (_, rom) = family::rom_of(device.vendor, device.product).expect("it is one");
+        assert_eq!(device.configurations, 1);
+        assert!(device.interfaces.iter().all(|interface| interface.class == rom.interface_class));
+        assert_eq!(device.first_class(), rom.interface_class);
     }
 });

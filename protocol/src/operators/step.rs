@@ -15,11 +15,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::checks::is_line;
+use crate::family::FAMILIES;
 use crate::ids::Label;
-use crate::omap4;
-
-/// The hand-over steps of every family; a new family is a line here.
-const FAMILIES: [&[HandOver]; 1] = [&omap4::HAND_OVER];
 
 /// What stands before the name of a step that the board has told of.
 const BOARD: &str = "agent: ";
@@ -78,7 +75,7 @@ impl HandOver {
 
     /// Those of all families.
     pub fn all() -> impl Iterator<Item = Self> {
-        FAMILIES.into_iter().flatten().copied()
+        FAMILIES.iter().flat_map(|facts| facts.hand_over).copied()
     }
 }
 
@@ -189,6 +186,7 @@ impl From<StepName> for String {
 
 #[cfg(test)]
 mod tests {
+    use crate::omap4;
     use std::collections::BTreeSet;
 
     use super::*;

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use panda_board::usb::{HubPortSettings, HubPower, PortPath, Sysfs, Usb};
 use panda_board::{Pipe, Port as _, Power as _, Presence};
-use panda_protocol::aboot;
-use panda_protocol::bootimg::{self, PageSize, Spec};
 use panda_protocol::manifest::Machine;
+use panda_protocol::omap4::aboot;
+use panda_protocol::omap4::bootimg::{self, PageSize, Spec};
 use panda_protocol::omap4::{asic_id, rom};
 use rusb::UsbContext as _;
 

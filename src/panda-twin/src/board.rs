@@ -446,7 +446,7 @@ impl Board {
     /// aboot has the whole image: it closes USB, says the command line, and starts the kernel.
     fn start(&mut self, image: Vec<u8>) {
         let kind = &self.parts.kind;
-        if let Ok(image) = panda_protocol::bootimg::parse(&image, kind.manifest()) {
+        if let Ok(image) = panda_protocol::omap4::bootimg::parse(&image, kind.manifest()) {
             self.parts
                 .console
                 .note(&format!("aboot: command line: {}", image.cmdline));

@@ -32,8 +32,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use panda_protocol::bootimg::{self, BootImage, BootImageError, Spec};
 use panda_protocol::manifest::Machine;
+use panda_protocol::omap4::bootimg::{self, BootImage, BootImageError, Spec};
 
 /// The most bytes of an order's line.
 pub const MAX_LINE: usize = 256;
@@ -247,8 +247,8 @@ pub fn with_panic(machine: Machine, image: &BootImage<'_>) -> Result<Vec<u8>, Bo
 
 #[cfg(test)]
 mod tests {
-    use panda_protocol::bootimg::PageSize;
     use panda_protocol::cpio::{self, ArchivePath, Node, Writer};
+    use panda_protocol::omap4::bootimg::PageSize;
 
     use super::*;
 

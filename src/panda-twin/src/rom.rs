@@ -28,10 +28,10 @@
 //! | a read of fewer bytes than there are | gets as many as it asked for; the rest waits |
 //! | "stops answering" | it stays on the port, no transfer ends, until power is cut |
 
-use panda_protocol::aboot;
-use panda_protocol::bootimg;
 use panda_protocol::manifest::Machine;
+use panda_protocol::omap4::aboot;
 use panda_protocol::omap4::asic_id::AsicId;
+use panda_protocol::omap4::bootimg;
 use panda_protocol::omap4::rom;
 
 /// A chip that has just got power and has a host on its port.
@@ -272,8 +272,8 @@ fn cut(left: &mut Vec<u8>, max: usize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use hex_literal::hex;
-    use panda_protocol::bootimg::{PageSize, Spec};
     use panda_protocol::omap4::asic_id::Chip;
+    use panda_protocol::omap4::bootimg::{PageSize, Spec};
     use proptest::prelude::*;
 
     use super::*;

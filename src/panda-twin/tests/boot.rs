@@ -251,12 +251,12 @@ async fn a_machine_that_ends_by_itself_leaves_a_board_that_hangs() {
 async fn what_cannot_be_started_leaves_a_board_that_hangs_and_says_why() {
     let state = tempfile::tempdir().unwrap();
     let (twin, mut host) = one_board(state.path()).await;
-    let spec = panda_protocol::bootimg::Spec {
+    let spec = panda_protocol::omap4::bootimg::Spec {
         machine: panda_protocol::manifest::Machine::Process,
         page_size: 2048.try_into().unwrap(),
         cmdline: "",
     };
-    let image = panda_protocol::bootimg::compose(&spec, b"x", &[&[0x1f; 200]]).unwrap();
+    let image = panda_protocol::omap4::bootimg::compose(&spec, b"x", &[&[0x1f; 200]]).unwrap();
     host.boot(&image).await;
     host.says("ramdisk: cpio: no entry of the newc form at byte 0")
         .await;

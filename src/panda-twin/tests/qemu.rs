@@ -11,8 +11,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use panda_board::{Port as _, Power as _};
-use panda_protocol::bootimg::{self, PageSize, Spec};
 use panda_protocol::manifest::Machine;
+use panda_protocol::omap4::bootimg::{self, PageSize, Spec};
 use panda_twin::machine::Kind;
 use panda_twin::machine::qemu::arch::Arch;
 use panda_twin::machine::qemu::{self, Accel};

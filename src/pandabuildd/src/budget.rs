@@ -57,7 +57,7 @@ pub struct Budget {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Moved {
     /// Its key in the image's manifest.
-    pub part: &'static str,
+    pub part: String,
     /// Its bytes.
     pub bytes: u64,
     /// Whether it moves over the network; over USB otherwise.
@@ -105,7 +105,7 @@ impl Budget {
         let parts: Vec<Moved> = manifest
             .parts()
             .map(|(part, file)| Moved {
-                part,
+                part: part.to_owned(),
                 bytes: file.bytes,
                 over_link: part == "rootfs",
             })
@@ -238,7 +238,7 @@ mod tests {
         let parts: Vec<_> = budget
             .parts
             .iter()
-            .map(|moved| (moved.part, moved.bytes, moved.over_link))
+            .map(|moved| (moved.part.as_str(), moved.bytes, moved.over_link))
             .collect();
         assert_eq!(
             parts,

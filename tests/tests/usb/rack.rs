@@ -6,6 +6,7 @@
 //! link  10.0.2.2:LINK   ─── the guest's gateway ▶ 127.0.0.1:LINK  where a board's agent listens
 //! ```
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::TcpListener;
@@ -17,6 +18,7 @@ use anyhow::{Context, Result};
 use panda_protocol::agent_toml::{self, AgentToml};
 use panda_protocol::cpio::{ArchivePath, Writer};
 use panda_protocol::digest::Sha256;
+use panda_protocol::family::FamilyName;
 use panda_protocol::launchpad::FileName;
 use panda_protocol::manifest::{self, Machine, Manifest, Part};
 use panda_tests::programs::{root, run_ok};
@@ -92,6 +94,8 @@ pub(crate) fn image(directory: &Path, agent: &Path) -> Result<()> {
         kernel: part("kernel")?,
         ramdisk: part("ramdisk")?,
         rootfs: None,
+        family: FamilyName::default(),
+        parts: BTreeMap::new(),
         worker: None,
     };
     fs::write(directory.join(manifest::NAME), manifest::encode(&manifest)?)?;

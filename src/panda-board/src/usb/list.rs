@@ -4,8 +4,8 @@
 
 use std::io;
 
+use panda_protocol::family;
 use panda_protocol::hub_power::Switching;
-use panda_protocol::omap4::rom;
 
 use super::hub::{self, HubRequests, Requests};
 use super::path::{HubPath, PortPath};
@@ -123,20 +123,17 @@ fn listed(sysfs: &Sysfs, port: &PortPath) -> ListedPort {
                 Ok(_) => Authorized::Yes,
                 Err(_) => Authorized::Unknown,
             };
-            let chip = match (facts.vendor, facts.product) {
-                (rom::USB_VENDOR, rom::USB_PRODUCT_4430) => Some("OMAP4430"),
-                (rom::USB_VENDOR, rom::USB_PRODUCT_4460) => Some("OMAP4460"),
-                _ => None,
-            };
+            let chip = family::rom_of(facts.vendor, facts.product)
+                .map(|(_, rom)| family::chip_name(rom.chip));
             let shape = match &facts.descriptors {
-                Ok(descriptors) => descriptors.as_rom().map_err(|error| error.to_string()),
-                Err(why) => Err(why.clone()),
+                Ok(descriptors) => descriptors.as_rom().err().map(|error| error.to_string()),
+                Err(why) => Some(why.clone()),
             };
             Ok(Some(ListedDevice {
                 name: own_name(sysfs, &name),
                 vendor: facts.vendor,
                 product: facts.product,
-                not_rom: chip.and(shape.err()),
+                not_rom: chip.and(shape),
                 chip,
                 hub: facts
                     .descriptors

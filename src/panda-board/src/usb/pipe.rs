@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use panda_protocol::omap4::rom::{ENDPOINT_IN, ENDPOINT_OUT};
+use panda_protocol::family::RomUsb;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -31,17 +31,26 @@ pub(super) struct Session {
     guard: Arc<Guard>,
     path: PortPath,
     identity: Identity,
+    /// The boot ROM that it is.
+    rom: &'static RomUsb,
     /// It was authorised for this.
     lifted: bool,
 }
 
 impl Session {
-    pub(super) fn new(guard: Arc<Guard>, path: PortPath, identity: Identity, lifted: bool) -> Self {
+    pub(super) fn new(
+        guard: Arc<Guard>,
+        path: PortPath,
+        identity: Identity,
+        rom: &'static RomUsb,
+        lifted: bool,
+    ) -> Self {
         Self {
             transfers: None,
             guard,
             path,
             identity,
+            rom,
             lifted,
         }
     }
@@ -61,12 +70,14 @@ pub(super) struct UsbPipe {
     session: Option<Arc<Session>>,
     presence: watch::Receiver<Presence>,
     arrival: u64,
+    rom: &'static RomUsb,
     dropped: Arc<AtomicBool>,
 }
 
 impl UsbPipe {
     pub(super) fn new(session: Session, presence: watch::Receiver<Presence>, arrival: u64) -> Self {
         Self {
+            rom: session.rom,
             session: Some(Arc::new(session)),
             presence,
             arrival,
@@ -156,11 +167,12 @@ impl Pipe for UsbPipe {
     async fn write(&mut self, bytes: &[u8], limit: Duration) -> Result<(), PipeError> {
         let what = format!("write of {} bytes", bytes.len());
         let bytes = bytes.to_vec();
+        let endpoint = self.rom.endpoint_out;
         self.transfer(&what, limit, move |open, waited| {
             let mut left = &bytes[..];
             while !left.is_empty() {
                 let slice = waited.slice()?;
-                match open.write(ENDPOINT_OUT, left, slice) {
+                match open.write(endpoint, left, slice) {
                     Ok(count) => left = left.get(count..).unwrap_or_default(),
                     Err(TransferError::TimedOut) => {}
                     Err(error) => return Err(error),
@@ -173,12 +185,13 @@ impl Pipe for UsbPipe {
 
     async fn read(&mut self, max: usize, limit: Duration) -> Result<Vec<u8>, PipeError> {
         let max = max.min(MOST_READ);
+        let endpoint = self.rom.endpoint_in;
         self.transfer("read", limit, move |open, waited| {
             // A device sends whole packets: room for less than one would lose the rest of it.
             let mut bytes = vec![0; max.next_multiple_of(512)];
             loop {
                 let slice = waited.slice()?;
-                match open.read(ENDPOINT_IN, &mut bytes, slice) {
+                match open.read(endpoint, &mut bytes, slice) {
                     Ok(count) if count > max => {
                         let text = format!("{count} bytes came; expected at most {max}");
                         return Err(TransferError::Io(std::io::Error::other(text)));

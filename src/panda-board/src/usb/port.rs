@@ -92,7 +92,7 @@ fn open(parts: &Parts, path: &PortPath, identity: Identity) -> io::Result<Sessio
             return Err(io::ErrorKind::NotFound.into());
         }
     };
-    facts
+    let rom = facts
         .descriptors
         .and_then(|descriptors| descriptors.as_rom().map_err(|error| error.to_string()))
         .map_err(|why| refused(format!("no boot ROM: {why}")))?;
@@ -110,7 +110,7 @@ fn open(parts: &Parts, path: &PortPath, identity: Identity) -> io::Result<Sessio
         )
     })?;
     // From here on, whatever fails takes the authorisation back.
-    let mut session = Session::new(parts.guard.clone(), path.clone(), identity, lifted);
+    let mut session = Session::new(parts.guard.clone(), path.clone(), identity, rom, lifted);
     let until = Instant::now() + OPEN;
     loop {
         if let Some((interface, driver)) = parts.sysfs.driven(&path.to_string())?

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use panda_board::Device;
-use panda_protocol::bootimg;
 use panda_protocol::omap4::asic_id::{AsicId, Chip};
+use panda_protocol::omap4::bootimg;
 use tokio::sync::mpsc::{Sender, WeakSender};
 use tokio::time::Instant;
 

@@ -196,7 +196,7 @@ pub enum MachineError {
     },
     /// The boot image cannot be taken apart.
     #[error("boot image: {0}")]
-    Image(#[from] panda_protocol::bootimg::BootImageError),
+    Image(#[from] panda_protocol::omap4::bootimg::BootImageError),
     /// The ramdisk cannot be taken apart.
     #[error("ramdisk: {0}")]
     Ramdisk(#[from] panda_protocol::cpio::CpioError),

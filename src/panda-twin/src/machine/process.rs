@@ -30,8 +30,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
-use panda_protocol::bootimg;
 use panda_protocol::manifest::Machine as ManifestMachine;
+use panda_protocol::omap4::bootimg;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
@@ -261,8 +261,8 @@ fn parent_of(pid: Pid) -> Option<Pid> {
 mod tests {
     use std::sync::Mutex;
 
-    use panda_protocol::bootimg::{PageSize, Spec, compose};
     use panda_protocol::cpio::Writer;
+    use panda_protocol::omap4::bootimg::{PageSize, Spec, compose};
 
     use super::*;
 

@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use panda_board::twin::{TwinConsole, TwinPort, TwinPower};
 use panda_board::{Console as _, Device, Pipe, Port as _, Power as _, Presence};
-use panda_protocol::aboot;
-use panda_protocol::bootimg::{self, PageSize, Spec};
 use panda_protocol::cpio::{ArchivePath, Writer};
 use panda_protocol::manifest::Machine;
+use panda_protocol::omap4::aboot;
 use panda_protocol::omap4::asic_id::AsicId;
+use panda_protocol::omap4::bootimg::{self, PageSize, Spec};
 use panda_protocol::omap4::rom;
 use panda_twin::board::Timing;
 use panda_twin::machine::Kind;

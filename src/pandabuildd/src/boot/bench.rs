@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use panda_board::{Device, Pipe, PipeError, Port, Power, PowerError, PowerState, Presence};
 use panda_protocol::omap4::asic_id::{AsicId, Chip};
-use panda_protocol::{aboot, omap4::rom};
+use panda_protocol::omap4::{aboot, rom};
 use panda_slot::BootNo;
 use tokio::sync::watch;
 use tokio::time::sleep;

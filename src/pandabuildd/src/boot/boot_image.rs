@@ -12,10 +12,11 @@
 
 use panda_board::{PipeError, Presence};
 use panda_protocol::boot_toml::{self, BootToml};
-use panda_protocol::bootimg::{self, PageSize, Spec};
+use panda_protocol::cpio;
 use panda_protocol::digest::Sha256;
 use panda_protocol::manifest::Part;
-use panda_protocol::{aboot, cpio};
+use panda_protocol::omap4::aboot;
+use panda_protocol::omap4::bootimg::{self, PageSize, Spec};
 use sha2::Digest as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};

@@ -2,7 +2,7 @@
 //! that is booted by hand (`pandabuildd boot`). Nothing is decided here.
 
 use panda_protocol::omap4::asic_id::{self, AsicId};
-use panda_protocol::{aboot, omap4::rom};
+use panda_protocol::omap4::{aboot, rom};
 use tokio::time::Instant;
 
 use super::error::{StepError, pipe};

@@ -7,9 +7,9 @@ use std::time::Duration;
 use panda_board::Presence;
 use panda_protocol::agent_toml::{self, AgentToml};
 use panda_protocol::boot_toml::{self, BootToml, Network};
-use panda_protocol::bootimg;
 use panda_protocol::manifest::Machine;
 use panda_protocol::omap4::asic_id::Chip;
+use panda_protocol::omap4::bootimg;
 use tokio::time::Instant;
 
 use super::bench::{GADGET, Script, TestBoard, asic_id, device, rom};

@@ -17,10 +17,9 @@ mod tests;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use panda_protocol::bootimg;
 use panda_protocol::digest::Sha256;
+use panda_protocol::family::PayloadProblem;
 use panda_protocol::manifest::{self, Machine, Manifest, ManifestError, Part};
-use panda_protocol::omap4::rom::MAX_SECOND_STAGE;
 use sha2::Digest as _;
 use tokio::io::AsyncReadExt as _;
 
@@ -86,13 +85,13 @@ pub enum ImageError {
         /// The bound.
         max: u64,
     },
-    /// The parts do not make a boot image.
+    /// The family's boards could not take what it holds for them.
     #[error("image {path}: {source}")]
     Parts {
         /// The image's directory.
         path: PathBuf,
         /// Why not.
-        source: bootimg::BootImageError,
+        source: PayloadProblem,
     },
     /// Its kernel is none.
     #[error("image file {path}: {source}")]
@@ -196,47 +195,30 @@ impl Image {
     }
 
     fn parts(&self) -> impl Iterator<Item = &Part> {
-        let Manifest {
-            second_stage,
-            kernel,
-            ramdisk,
-            rootfs,
-            ..
-        } = &self.manifest;
-        [second_stage, kernel, ramdisk].into_iter().chain(rootfs)
+        self.manifest.parts().map(|(_, part)| part)
     }
 
     fn check_bounds(&self) -> Result<(), ImageError> {
-        let manifest = &self.manifest;
-        let parts = |source| ImageError::Parts {
-            path: self.directory.clone(),
-            source,
-        };
-        bootimg::check_cmdline(&manifest.cmdline).map_err(parts)?;
-        let page_size = manifest.page_size.try_into().map_err(parts)?;
         // Room for what is appended to the ramdisk of every boot.
-        let ramdisk = manifest
+        let mut largest = self.manifest.clone();
+        largest.ramdisk.bytes = largest
             .ramdisk
             .bytes
             .saturating_add(2 * panda_protocol::boot_toml::MAX_BYTES as u64);
-        bootimg::image_bytes(manifest.machine, page_size, manifest.kernel.bytes, ramdisk)
-            .map_err(parts)?;
-        let bounds = [
-            (Some(&manifest.second_stage), MAX_SECOND_STAGE as u64),
-            (manifest.rootfs.as_ref(), MAX_ROOTFS),
-        ];
-        for (part, max) in bounds {
-            if let Some(part) = part
-                && part.bytes > max
-            {
-                return Err(ImageError::TooLarge {
-                    path: self.path(part),
-                    bytes: part.bytes,
-                    max,
-                });
-            }
+        if let Some(facts) = largest.family.facts() {
+            (facts.check)(&largest).map_err(|source| ImageError::Parts {
+                path: self.directory.clone(),
+                source,
+            })?;
         }
-        Ok(())
+        match &self.manifest.rootfs {
+            Some(part) if part.bytes > MAX_ROOTFS => Err(ImageError::TooLarge {
+                path: self.path(part),
+                bytes: part.bytes,
+                max: MAX_ROOTFS,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// A process machine's kernel is a program; any other's is a kernel of its architecture.

@@ -2,9 +2,11 @@
 //! `agent.toml`. Used by `pandabuildd twin` and by tests; what is made is an image like any other, loaded
 //! and checked as one.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use panda_protocol::agent_toml::AgentToml;
+use panda_protocol::family::FamilyName;
 use panda_protocol::manifest::{self, Machine, Manifest};
 use panda_protocol::worker::ForeignWorker;
 
@@ -43,12 +45,14 @@ pub fn make_with(
         name: "process machine".to_owned(),
         arch: settings.arch.clone(),
         machine: Machine::Process,
+        family: FamilyName::default(),
         cmdline: String::new(),
         page_size: PAGE_SIZE,
         second_stage: draft.write("second-stage", SECOND_STAGE)?,
         kernel: draft.copy("kernel", agent)?,
         ramdisk: draft.write("ramdisk", &ramdisk.finish())?,
         rootfs: None,
+        parts: BTreeMap::new(),
         worker,
     };
     draft.publish(&manifest)

@@ -8,12 +8,14 @@
 //! second-stage  some bytes: the twin's second stage is software of its own
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use panda_protocol::agent_toml::AgentToml;
 use panda_protocol::cpio;
+use panda_protocol::family::FamilyName;
 use panda_protocol::manifest::{self, Machine, Manifest};
 
 use super::draft::Draft;
@@ -81,12 +83,14 @@ pub(crate) fn finish(
         name: parts.name.clone(),
         arch: settings.arch.clone(),
         machine: Machine::Qemu,
+        family: FamilyName::default(),
         cmdline: cmdline(&settings.arch),
         page_size: PAGE_SIZE,
         second_stage: draft.write("second-stage", SECOND_STAGE)?,
         kernel: draft.copy("kernel", &parts.kernel)?,
         ramdisk: draft.write("ramdisk", &ramdisk.finish())?,
         rootfs: Some(draft.part(ROOTFS)?),
+        parts: BTreeMap::new(),
         worker: None,
     };
     draft.publish(&manifest)
@@ -116,6 +120,11 @@ pub(crate) fn variant(
         kernel: copied(&earlier.kernel)?,
         ramdisk: draft.write(earlier.ramdisk.file.as_str(), &ramdisk)?,
         rootfs: earlier.rootfs.as_ref().map(copied).transpose()?,
+        parts: earlier
+            .parts
+            .iter()
+            .map(|(name, part)| Ok((name.clone(), copied(part)?)))
+            .collect::<Result<_, ImageError>>()?,
         ..earlier.clone()
     };
     draft.publish(&manifest)

@@ -31,8 +31,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use panda_protocol::bootimg;
 use panda_protocol::manifest::Machine as ManifestMachine;
+use panda_protocol::omap4::bootimg;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::UnixListener;
 use tokio::net::unix::pipe;

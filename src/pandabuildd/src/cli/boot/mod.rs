@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use panda_board::usb::{PortPath, Sysfs, Usb};
 use panda_board::{Device, Port, Presence};
-use panda_protocol::aboot;
+use panda_protocol::omap4::aboot;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};

@@ -4,10 +4,11 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
-use panda_protocol::bootimg::{self, PageSize, Spec};
 use panda_protocol::digest::Sha256;
 use panda_protocol::manifest::Machine;
-use panda_protocol::{aboot, omap4::rom, zimage};
+use panda_protocol::omap4::bootimg::{self, PageSize, Spec};
+use panda_protocol::omap4::{aboot, rom};
+use panda_protocol::zimage;
 use sha2::Digest as _;
 
 /// Files that make it.

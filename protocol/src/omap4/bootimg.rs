@@ -12,9 +12,9 @@
 //!
 //! Numbers are little-endian `u32`. aboot ignores the header's addresses, its name, its id and any second
 //! file; so does [`parse`]. A kernel on a real board is bounded by where aboot copies it, an image by the
-//! board's RAM: see [`crate::aboot`].
+//! board's RAM: see [`super::aboot`].
 
-use crate::aboot;
+use super::aboot;
 use crate::manifest::Machine;
 
 /// The bytes that an image starts with.
