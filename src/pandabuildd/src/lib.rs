@@ -5,6 +5,7 @@
 //! - `config`: `rack.toml`, assembled from the rooms' own settings and checked whole
 //! - `front`: Launchpad's side: RPC and file cache, a slot chosen by `Host` or port
 //! - `slot`: runs a slot: events in, commit, effects out
+//! - `activity`: what is done to a slot's board, one file an activity
 //! - `boot`: one file a step, from the cut to the agent's report
 //! - `guest`: the daemon's view of the worker: client, follow, log, collect
 //! - `depot`: what boards may fetch and report, over their boot's certificate
@@ -18,6 +19,7 @@
 //! - `webservice`: tells Launchpad's web service what became of a reset
 //! - `cli`: one file a subcommand
 
+pub mod activity;
 pub mod boot;
 pub mod budget;
 pub mod cli;
@@ -34,7 +36,6 @@ pub mod identity;
 pub mod images;
 pub mod ledger;
 pub mod rack;
-pub mod rig;
 pub mod slot;
 pub mod webservice;
 

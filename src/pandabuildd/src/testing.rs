@@ -1,4 +1,4 @@
-//! Hands for tests: they do nothing by themselves, and report what the test has them report.
+//! Activities for tests: they do nothing by themselves, and report what the test has them report.
 
 use std::sync::Mutex;
 
@@ -7,7 +7,7 @@ use panda_slot::{AttemptNo, BootNo, Event};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::slot::hands::{Events, Hands};
+use crate::activity::{Activities, Activity, Events};
 
 /// What the slot's task has asked for last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,14 +22,14 @@ pub(crate) enum Asked {
     Abort(BootNo, AttemptNo),
 }
 
-/// Scripted hands.
+/// Scripted activities.
 #[derive(Debug)]
-pub(crate) struct ScriptedHands {
+pub(crate) struct ScriptedActivities {
     asked: watch::Sender<Asked>,
     events: Mutex<Option<Events>>,
 }
 
-impl Default for ScriptedHands {
+impl Default for ScriptedActivities {
     fn default() -> Self {
         Self {
             asked: watch::channel(Asked::Nothing).0,
@@ -38,7 +38,7 @@ impl Default for ScriptedHands {
     }
 }
 
-impl ScriptedHands {
+impl ScriptedActivities {
     fn ask(&self, asked: Asked, events: Events) -> JoinHandle<()> {
         *self.events.lock().unwrap() = Some(events);
         self.asked.send_replace(asked);
@@ -108,37 +108,19 @@ impl ScriptedHands {
     }
 }
 
-impl Hands for ScriptedHands {
-    fn cut(&self, boot: BootNo, events: Events) -> JoinHandle<()> {
-        self.ask(Asked::Cut(boot), events)
-    }
-
-    fn prepare(&self, boot: BootNo, events: Events) -> JoinHandle<()> {
-        self.ask(Asked::Prepare(boot), events)
-    }
-
-    fn boot(&self, boot: BootNo, events: Events) -> JoinHandle<()> {
-        self.ask(Asked::Boot(boot), events)
-    }
-
-    fn prove(&self, boot: BootNo, events: Events) -> JoinHandle<()> {
-        self.ask(Asked::Prove(boot), events)
-    }
-
-    fn guest(&self, boot: BootNo, attempt: AttemptNo, _: bool, events: Events) -> JoinHandle<()> {
-        self.ask(Asked::Guest(boot, attempt), events)
-    }
-
-    fn collect(&self, boot: BootNo, attempt: AttemptNo, events: Events) -> JoinHandle<()> {
-        self.ask(Asked::Collect(boot, attempt), events)
-    }
-
-    fn abort(&self, boot: BootNo, attempt: AttemptNo, events: Events) -> JoinHandle<()> {
-        self.ask(Asked::Abort(boot, attempt), events)
-    }
-
-    fn power_off(&self) -> JoinHandle<()> {
-        tokio::spawn(async {})
+impl Activities for ScriptedActivities {
+    fn start(&self, activity: Activity, events: Events) -> JoinHandle<()> {
+        let asked = match activity {
+            Activity::Cut { boot } => Asked::Cut(boot),
+            Activity::Prepare { boot } => Asked::Prepare(boot),
+            Activity::Boot { boot } => Asked::Boot(boot),
+            Activity::Prove { boot } => Asked::Prove(boot),
+            Activity::Guest { boot, attempt, .. } => Asked::Guest(boot, attempt),
+            Activity::Collect { boot, attempt } => Asked::Collect(boot, attempt),
+            Activity::Abort { boot, attempt } => Asked::Abort(boot, attempt),
+            Activity::Trial { .. } | Activity::PowerOff => return tokio::spawn(async {}),
+        };
+        self.ask(asked, events)
     }
 
     fn drop_kept(&self, _: AttemptNo) {}

@@ -1,5 +1,5 @@
 //! Step 1, `cut`: power off is ordered, and the driver has acknowledged it. That is no evidence yet; see
-//! [`super::evidence`]. Called by the slot's hands for every reset.
+//! [`super::evidence`]. Called by the slot's activities for every reset.
 //!
 //! Where the image keeps a USB gadget up, its leaving is part of the evidence, so the order then waits a
 //! random time first: a hostile board that leaves the port by itself must guess when. A supply that switches the

@@ -1,5 +1,5 @@
 //! A reset, from the cut to the proof: a chain of types that consume each other, one file a step. The
-//! slot's hands ([`crate::rig`]) walk it; nothing else does. A step cannot be left out or done twice,
+//! slot's activities ([`crate::activity`]) walk it; nothing else does. A step cannot be left out or done twice,
 //! because each is a method of what the step before it returned:
 //!
 //! ```text

@@ -1,4 +1,4 @@
-//! The control socket against slots with scripted hands.
+//! The control socket against slots with scripted activities.
 
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
@@ -25,13 +25,13 @@ use super::*;
 use crate::boot::INSECURE;
 use crate::ledger::{Ledger, Step};
 use crate::slot::{self, SlotHandle};
-use crate::testing::{Asked, ScriptedHands};
+use crate::testing::{Asked, ScriptedActivities};
 
 struct Daemon {
     _state: tempfile::TempDir,
     ledger: Ledger,
     socket: PathBuf,
-    hands: Arc<ScriptedHands>,
+    activities: Arc<ScriptedActivities>,
     slot: SlotHandle,
     stop: CancellationToken,
 }
@@ -44,12 +44,12 @@ async fn daemon() -> Daemon {
 async fn daemon_at(rpc: SocketAddr) -> Daemon {
     let state = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(&state.path().join("ledger.sqlite")).unwrap();
-    let hands = Arc::new(ScriptedHands::default());
+    let activities = Arc::new(ScriptedActivities::default());
     let slot = slot::spawn(
         "panda01",
         None,
         ledger.clone(),
-        hands.clone(),
+        activities.clone(),
         slot::Settings::default(),
     );
     let socket = state.path().join(SOCKET);
@@ -71,7 +71,7 @@ async fn daemon_at(rpc: SocketAddr) -> Daemon {
         _state: state,
         ledger,
         socket,
-        hands,
+        activities,
         slot,
         stop,
     }
@@ -121,7 +121,7 @@ async fn a_wait_for_fresh_ends_when_the_board_has_proved_itself_and_not_before()
     assert!(info.told.starts_with("Fault: "), "{}", info.told);
     let socket = daemon.socket.clone();
     let waiting = tokio::spawn(async move { slots(&socket, Some(60)).await });
-    daemon.hands.reset_well().await;
+    daemon.activities.reset_well().await;
     let (info, in_time) = waiting.await.unwrap();
     assert!(in_time);
     assert_eq!(
@@ -147,7 +147,7 @@ async fn a_reset_of_a_fresh_slot_is_ready_at_once_and_one_under_way_is_waited_fo
         tokio::spawn(
             async move { ask(&socket, reset(false, Some(60)), Duration::from_secs(60)).await },
         );
-    daemon.hands.reset_well().await;
+    daemon.activities.reset_well().await;
     let Answer::Reset { end, .. } = joined.await.unwrap().unwrap() else {
         panic!("reset")
     };
@@ -236,7 +236,7 @@ fn refused(answer: Result<Answer, ControlError>) -> String {
 async fn launchpads_reset_gives_up_what_the_slot_has_and_ends_when_its_rpc_answers() {
     let (address, calls) = rpc(2).await;
     let daemon = daemon_at(address).await;
-    daemon.hands.reset_well().await;
+    daemon.activities.reset_well().await;
     daemon.slot.build(build()).await.unwrap();
     let live = daemon.slot.view();
     assert!(live.slot.live().is_some());
@@ -247,13 +247,13 @@ async fn launchpads_reset_gives_up_what_the_slot_has_and_ends_when_its_rpc_answe
     });
     let boot = live.slot.boot;
     let cut = |asked| matches!(asked, Asked::Cut(next) if next > boot).then_some(());
-    daemon.hands.until(cut).await;
+    daemon.activities.until(cut).await;
     assert_eq!(
         calls.load(Ordering::SeqCst),
         0,
         "nothing is asked of a slot between boots"
     );
-    daemon.hands.reset_well().await;
+    daemon.activities.reset_well().await;
     assert_eq!(end(waiting.await.unwrap()), ResetEnd::Fresh);
     assert_eq!(calls.load(Ordering::SeqCst), 3, "asked until it answered");
     assert!(daemon.slot.view().is_idle());
@@ -271,7 +271,7 @@ async fn launchpads_reset_gives_up_what_the_slot_has_and_ends_when_its_rpc_answe
 async fn a_slot_whose_rpc_does_not_answer_is_not_ready() {
     // Nothing listens at its address.
     let daemon = daemon().await;
-    daemon.hands.reset_well().await;
+    daemon.activities.reset_well().await;
     let answer = ask(
         &daemon.socket,
         ppa_reset("panda01", Some(700)),
@@ -296,7 +296,7 @@ async fn launchpads_reset_that_takes_too_long_goes_on_and_the_next_call_joins_it
     let socket = daemon.socket.clone();
     let second =
         tokio::spawn(async move { ask(&socket, ppa_reset("panda01", Some(60_000)), limit).await });
-    daemon.hands.reset_well().await;
+    daemon.activities.reset_well().await;
     assert_eq!(end(second.await.unwrap()), ResetEnd::Fresh);
     assert_eq!(daemon.slot.view().slot.boot, boot, "one boot for both");
 }

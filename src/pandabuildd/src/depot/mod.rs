@@ -1,6 +1,6 @@
 //! The depot: what boards may report and fetch. A TLS server with the master's certificate that lets in a
 //! board only with the certificate of a boot that is current, and serves it only what this boot and its
-//! present build may have. Made once when the daemon starts; the slot's hands admit and dismiss boots.
+//! present build may have. Made once when the daemon starts; the slot's activities admit and dismiss boots.
 //!
 //! | request | answer |
 //! | --- | --- |
@@ -50,7 +50,7 @@ const PER_ADDRESS: usize = 64;
 /// How long a report may take to arrive.
 const REPORT_LIMIT: Duration = Duration::from_secs(10);
 
-/// The rack's inputs, as the depot and the slots' hands need them; the file cache is one.
+/// The rack's inputs, as the depot and the slots' activities need them; the file cache is one.
 #[async_trait]
 pub trait Inputs: Send + Sync {
     /// Opens an input; none where it is not there.

@@ -328,7 +328,7 @@ async fn write_pins(ledger: Ledger, mut changes: mpsc::Receiver<PinChange>) {
 /// The state directory's folder for the cache.
 pub const DIRECTORY: &str = "filecache";
 
-/// A cache as the depot and the slots' hands take it.
+/// A cache as the depot and the slots' activities take it.
 #[must_use]
 pub fn inputs(filecache: &Filecache) -> Arc<dyn Inputs> {
     Arc::new(filecache.clone())

@@ -1,4 +1,4 @@
-//! The front over loopback: a real listener and the real cache, ledger and slot's task; only the slot's hands
+//! The front over loopback: a real listener and the real cache, ledger and slot's task; only the slot's activities
 //! are scripted.
 
 use std::collections::BTreeMap;
@@ -19,14 +19,14 @@ use super::*;
 use crate::filecache::FilecacheSettings;
 use crate::ledger::Ledger;
 use crate::slot;
-use crate::testing::{Asked, ScriptedHands};
+use crate::testing::{Asked, ScriptedActivities};
 
 const CHROOT: &str = "a chroot";
 const DSC: &str = "a dsc";
 
 struct Bench {
     state: tempfile::TempDir,
-    hands: Arc<ScriptedHands>,
+    activities: Arc<ScriptedActivities>,
     slot: SlotHandle,
     front: Arc<SlotFront>,
     client: BuilderClient,
@@ -37,12 +37,18 @@ struct Bench {
 async fn bench(dialect: Dialect) -> Bench {
     let state = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(&state.path().join("ledger.sqlite")).unwrap();
-    let hands = Arc::new(ScriptedHands::default());
+    let activities = Arc::new(ScriptedActivities::default());
     let settings = slot::Settings {
         dialect,
         ..slot::Settings::default()
     };
-    let slot = slot::spawn("panda01", None, ledger.clone(), hands.clone(), settings);
+    let slot = slot::spawn(
+        "panda01",
+        None,
+        ledger.clone(),
+        activities.clone(),
+        settings,
+    );
     let cache = state.path().join("filecache");
     std::fs::create_dir(&cache).unwrap();
     for input in [CHROOT, DSC] {
@@ -82,7 +88,7 @@ async fn bench(dialect: Dialect) -> Bench {
     });
     Bench {
         state,
-        hands,
+        activities,
         slot,
         front,
         client,
@@ -138,13 +144,13 @@ fn fault_of<T: std::fmt::Debug>(result: Result<T, ClientError>) -> String {
 async fn between_boots_status_echo_and_info_fault_with_one_reason_and_fresh_they_answer() {
     let bench = bench(Dialect::Current).await;
     bench
-        .hands
+        .activities
         .until(|asked| matches!(asked, Asked::Cut(_)).then_some(()))
         .await;
     let reason = fault_of(bench.client.status().await);
     assert_eq!(fault_of(bench.client.echo(vec![]).await), reason);
     assert_eq!(fault_of(bench.client.info().await), reason);
-    bench.hands.reset_well().await;
+    bench.activities.reset_well().await;
     let report = bench.client.status().await.unwrap();
     assert_eq!(report.status, Status::Idle);
     assert_eq!(report.version.as_deref(), Some(VERSION));
@@ -164,12 +170,12 @@ async fn between_boots_status_echo_and_info_fault_with_one_reason_and_fresh_they
 #[tokio::test]
 async fn a_build_is_answered_followed_kept_and_cleaned() {
     let bench = bench(Dialect::Current).await;
-    bench.hands.reset_well().await;
+    bench.activities.reset_well().await;
     assert_eq!(
         bench.client.build(call("binarypackage")).await.unwrap(),
         BuildAnswer::Building
     );
-    let build = bench.hands.acknowledge().await;
+    let build = bench.activities.acknowledge().await;
     let attempt = bench.front.results.attempt(build.1);
     std::fs::create_dir_all(&attempt).unwrap();
     std::fs::write(attempt.join(LOG_NAME), "line one\nline two\n").unwrap();
@@ -205,9 +211,9 @@ async fn a_build_is_answered_followed_kept_and_cleaned() {
         filemap: [(name, deb)].into(),
         ..Outcome::bare(BuildStatus::Ok)
     };
-    bench.hands.finish(build, outcome.clone()).await;
+    bench.activities.finish(build, outcome.clone()).await;
     bench
-        .hands
+        .activities
         .until(|asked| matches!(asked, Asked::Cut(_)).then_some(()))
         .await;
     let Status::Waiting { outcome: told, .. } = bench.client.status().await.unwrap().status else {
@@ -230,7 +236,7 @@ async fn a_build_is_answered_followed_kept_and_cleaned() {
         );
     }
     let cleaning = bench.client.clean();
-    let (cleaned, ()) = tokio::join!(cleaning, bench.hands.reset_well());
+    let (cleaned, ()) = tokio::join!(cleaning, bench.activities.reset_well());
     cleaned.unwrap();
     assert_eq!(bench.client.status().await.unwrap().status, Status::Idle);
     assert_eq!(
@@ -251,7 +257,7 @@ async fn read(client: &BuilderClient, name: &str) -> Result<Vec<u8>, ClientError
 #[tokio::test]
 async fn builds_that_cannot_be_are_refused_in_the_protocols_words_and_change_nothing() {
     let bench = bench(Dialect::Current).await;
-    bench.hands.reset_well().await;
+    bench.activities.reset_well().await;
     assert_eq!(
         bench.client.build(call("nosuch")).await.unwrap(),
         BuildAnswer::UnknownBuilder("nosuch not in ['binarypackage', 'livefs']".into())
@@ -294,11 +300,11 @@ fn keep_words(bench: &Bench, attempt: panda_slot::AttemptNo, words: BTreeMap<Str
 #[tokio::test]
 async fn what_the_worker_says_of_its_build_is_passed_on_as_it_is_and_overrides_nothing() {
     let bench = bench(Dialect::Current).await;
-    bench.hands.reset_well().await;
+    bench.activities.reset_well().await;
     let info = async |front: &SlotFront| front.call(Call::ProxyInfo).await;
     assert!(info(&bench.front).await.is_err());
     bench.client.build(call("livefs")).await.unwrap();
-    let build = bench.hands.acknowledge().await;
+    let build = bench.activities.acknowledge().await;
     // Neither has said anything: a fault, and no field.
     assert!(info(&bench.front).await.is_err());
     assert!(bench.client.status().await.unwrap().extra.is_empty());
@@ -347,11 +353,11 @@ async fn what_the_worker_says_of_its_build_is_passed_on_as_it_is_and_overrides_n
 
     // Launchpad asks when the build has ended and its board has no power.
     bench
-        .hands
+        .activities
         .finish(build, Outcome::bare(BuildStatus::Ok))
         .await;
     bench
-        .hands
+        .activities
         .until(|asked| matches!(asked, Asked::Cut(_)).then_some(()))
         .await;
     let report = bench.client.status().await.unwrap();
@@ -363,7 +369,7 @@ async fn what_the_worker_says_of_its_build_is_passed_on_as_it_is_and_overrides_n
     assert_eq!(info(&bench.front).await, Ok(Value::Struct(proxy)));
     // The next build's status has nothing of it.
     let cleaning = bench.client.clean();
-    let (cleaned, ()) = tokio::join!(cleaning, bench.hands.reset_well());
+    let (cleaned, ()) = tokio::join!(cleaning, bench.activities.reset_well());
     cleaned.unwrap();
     assert!(bench.client.status().await.unwrap().extra.is_empty());
     assert!(info(&bench.front).await.is_err());
@@ -373,7 +379,7 @@ async fn what_the_worker_says_of_its_build_is_passed_on_as_it_is_and_overrides_n
 async fn without_room_for_inputs_no_dispatch_is_invited_until_there_is_again() {
     for (dialect, told) in [(Dialect::Current, "Fault"), (Dialect::Y2011, "ABORTING")] {
         let bench = bench(dialect).await;
-        bench.hands.reset_well().await;
+        bench.activities.reset_well().await;
         let directory = bench.state.path().join("filecache");
         let aside = bench.state.path().join("aside");
         std::fs::rename(&directory, &aside).unwrap();
@@ -397,7 +403,7 @@ async fn the_2011_dialect_never_faults_between_boots_and_status_dict_speaks_toda
         if fields.first() == Some(&Value::String("BuilderStatus.ABORTING".into()))),
         "{status:?}"
     );
-    bench.hands.reset_well().await;
+    bench.activities.reset_well().await;
     assert_eq!(
         bench.front.call(Call::Status).await.unwrap(),
         Value::Array(vec![
@@ -453,7 +459,7 @@ async fn raw(address: std::net::SocketAddr, host: Option<&str>) -> String {
 #[tokio::test]
 async fn the_shared_listener_chooses_by_host_name_and_never_guesses() {
     let bench = bench(Dialect::Current).await;
-    bench.hands.reset_well().await;
+    bench.activities.reset_well().await;
     for host in [
         "panda01.rack.example",
         "PANDA01.rack.example:8221",
@@ -484,7 +490,7 @@ async fn the_shared_listener_chooses_by_host_name_and_never_guesses() {
 async fn a_listener_that_is_shared_and_a_slots_own_prefers_a_known_name() {
     let one = bench(Dialect::Current).await;
     let other = bench(Dialect::Current).await;
-    other.hands.reset_well().await;
+    other.activities.reset_well().await;
     let mut hosts = Hosts::default();
     hosts.insert("panda02", other.front.clone());
     let routes = Routes {

@@ -1,6 +1,6 @@
 //! The daemon's view of the worker on a board: the board's only client. From the first build on everything
 //! that comes from there is an attacker's, so each file here bounds and checks what it takes, and what does
-//! not fit ends as [`panda_slot::Lost`]. Called by the slot's hands ([`crate::rig`]).
+//! not fit ends as [`panda_slot::Lost`]. Called by the slot's activities ([`crate::activity`]).
 //!
 //! ```text
 //! prove ──(Fresh: every few seconds)

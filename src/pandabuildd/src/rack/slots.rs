@@ -8,13 +8,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::assembling::Assembly;
 use super::{RackError, drivers};
+use crate::activity::{BoardActivities, Parts};
 use crate::config::SlotSettings;
 use crate::console::{self, Current, Recorder};
 use crate::depot::Inputs;
 use crate::failpoint;
 use crate::front::{Announced, Face, SlotFront};
 use crate::guest::Results;
-use crate::rig::{Rig, RigParts};
 use crate::slot::{self, SlotHandle};
 
 /// A console's recorder, its logs, and what tells it which boot it is.
@@ -27,7 +27,7 @@ pub(super) struct Prepared {
     /// What an earlier daemon has left to tell Launchpad.
     pub(super) duty: Option<AttemptNo>,
     results: Results,
-    rig: Rig,
+    activities: BoardActivities,
 }
 
 impl Assembly<'_> {
@@ -46,7 +46,7 @@ impl Assembly<'_> {
             RackError::State { path, source }
         })?;
         let console = self.console(settings)?;
-        let rig = Rig::new(RigParts {
+        let activities = BoardActivities::new(Parts {
             slot: name.clone(),
             link: *settings.link.get_ref(),
             link_listen: settings.link_listen(),
@@ -70,7 +70,7 @@ impl Assembly<'_> {
             initial,
             duty,
             results,
-            rig,
+            activities,
         })
     }
 
@@ -99,16 +99,16 @@ impl Assembly<'_> {
             initial,
             duty: _,
             results,
-            rig,
+            activities,
         } = prepared;
-        let reports = rig.clone();
+        let reports = activities.clone();
         let announced: Announced =
             Arc::new(move || reports.report().map(|report| report.build_types));
         let handle = slot::spawn(
             settings.name.get_ref(),
             initial,
             self.ledger.clone(),
-            Arc::new(rig),
+            Arc::new(activities),
             self.config.slot_task.clone(),
         );
         let manifest = self.image.manifest();

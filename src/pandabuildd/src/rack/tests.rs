@@ -25,7 +25,7 @@ use crate::depot::Inputs;
 use crate::images;
 use crate::ledger::Ledger;
 use crate::slot;
-use crate::testing::{Asked, ScriptedHands};
+use crate::testing::{Asked, ScriptedActivities};
 
 struct Bench {
     directory: tempfile::TempDir,
@@ -207,19 +207,19 @@ impl Inputs for Released {
 async fn a_reset_lets_inputs_go_but_not_those_of_a_build_that_moves_to_a_new_boot() {
     let state = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(&state.path().join(LEDGER)).unwrap();
-    let hands = Arc::new(ScriptedHands::default());
+    let activities = Arc::new(ScriptedActivities::default());
     let slot = slot::spawn(
         "panda01",
         None,
         ledger,
-        hands.clone(),
+        activities.clone(),
         slot::Settings::default(),
     );
     let (sender, mut released) = mpsc::unbounded_channel();
     let stop = CancellationToken::new();
     let inputs: Arc<dyn Inputs> = Arc::new(Released(sender));
     let task = tokio::spawn(release_after_resets(slot.clone(), inputs, stop.clone()));
-    hands.reset_well().await;
+    activities.reset_well().await;
     assert_eq!(released.recv().await.as_deref(), Some("panda01"));
 
     let call = BuildCall {
@@ -230,7 +230,7 @@ async fn a_reset_lets_inputs_go_but_not_those_of_a_build_that_moves_to_a_new_boo
         args: Default::default(),
     };
     slot.build(call).await.unwrap();
-    let boot = hands
+    let boot = activities
         .until(|asked| {
             if let Asked::Guest(boot, _) = asked {
                 Some(boot)
@@ -239,11 +239,11 @@ async fn a_reset_lets_inputs_go_but_not_those_of_a_build_that_moves_to_a_new_boo
             }
         })
         .await;
-    hands.report(Event::Lost {
+    activities.report(Event::Lost {
         boot,
         why: Lost::Silent,
     });
-    let boot = hands
+    let boot = activities
         .until(|asked| {
             if let Asked::Cut(next) = asked {
                 (next > boot).then_some(next)
@@ -252,17 +252,17 @@ async fn a_reset_lets_inputs_go_but_not_those_of_a_build_that_moves_to_a_new_boo
             }
         })
         .await;
-    hands.report(Event::CutSeen { boot });
-    hands
+    activities.report(Event::CutSeen { boot });
+    activities
         .until(|asked| (asked == Asked::Boot(boot)).then_some(()))
         .await;
-    hands.report(Event::Proved { boot });
-    let build = hands.acknowledge().await;
-    hands
+    activities.report(Event::Proved { boot });
+    let build = activities.acknowledge().await;
+    activities
         .finish(build, Outcome::bare(BuildStatus::PackageFail))
         .await;
     assert_eq!(released.recv().await.as_deref(), Some("panda01"));
-    hands
+    activities
         .until(|asked| {
             if let Asked::Cut(next) = asked {
                 (next > boot).then_some(())

@@ -4,17 +4,16 @@
 //!
 //! ```text
 //!  front, control ──SlotHandle──▶ ┌───────────┐ ──commit──▶ ledger
-//!                                 │ slot task │ ──effects─▶ Hands (cut, boot, prove, guest, …)
-//!  Hands ─────────Event─────────▶ └───────────┘ ──View────▶ everyone who watches
+//!                                 │ slot task │ ──effects─▶ activities (cut, boot, prove, …)
+//!  activities ────Event─────────▶ └───────────┘ ──View────▶ everyone who watches
 //! ```
 //!
 //! - [`handle`]: what the rest of the daemon holds of a slot
-//! - [`hands`]: the effects on the world, as a trait
+//! - [`crate::activity`]: what is done to its board
 //! - [`settings`]: how often and how long
 //! - `task`: the task itself
 
 pub mod handle;
-pub mod hands;
 pub mod settings;
 mod task;
 #[cfg(test)]

@@ -16,14 +16,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use panda_slot::{Answer, BootNo, CallId, Effect, Event, Limits, Lost, Refusal, Slot, step};
+use panda_slot::{Answer, BootNo, CallId, Effect, Event, Limits, Refusal, Slot, step};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::handle::{Ask, Message, STARTING, SlotHandle, View};
-use super::hands::{Events, Hands};
 use super::settings::Settings;
+use crate::activity::{Activities, Activity, Events};
 use crate::failpoint::{self, Point};
 use crate::ledger::{Ledger, LedgerError, NewAttempt};
 
@@ -41,10 +41,10 @@ pub fn spawn(
     name: &str,
     initial: Option<Slot>,
     ledger: Ledger,
-    hands: Arc<dyn Hands>,
+    activities: Arc<dyn Activities>,
     settings: Settings,
 ) -> SlotHandle {
-    start(name, initial, ledger, hands, settings).0
+    start(name, initial, ledger, activities, settings).0
 }
 
 /// [`spawn`], with the task itself.
@@ -52,7 +52,7 @@ pub(super) fn start(
     name: &str,
     initial: Option<Slot>,
     ledger: Ledger,
-    hands: Arc<dyn Hands>,
+    activities: Arc<dyn Activities>,
     settings: Settings,
 ) -> (SlotHandle, JoinHandle<()>) {
     let slot = initial.unwrap_or_default();
@@ -72,10 +72,10 @@ pub(super) fn start(
         limits: settings.limits(),
         settings,
         ledger,
-        hands,
+        activities,
         events,
         view,
-        activity: None,
+        running: None,
         callers: HashMap::new(),
         last_call: 0,
         clean_due: None,
@@ -102,10 +102,10 @@ struct Task {
     limits: Limits,
     settings: Settings,
     ledger: Ledger,
-    hands: Arc<dyn Hands>,
+    activities: Arc<dyn Activities>,
     events: Events,
     view: watch::Sender<View>,
-    activity: Option<Activity>,
+    running: Option<Running>,
     callers: HashMap<CallId, oneshot::Sender<Answer>>,
     last_call: CallId,
     clean_due: Option<(Instant, CallId)>,
@@ -118,11 +118,11 @@ struct Task {
     stopping: bool,
 }
 
-/// What the hands are doing to the board.
-struct Activity {
-    handle: JoinHandle<()>,
+/// What is being done to the board.
+struct Running {
+    task: JoinHandle<()>,
     /// What is reported if it ends without a report that moved the slot on.
-    silence: Option<Event>,
+    unreported: Option<Event>,
 }
 
 /// The ledger could not be written.
@@ -183,7 +183,7 @@ impl Task {
             biased;
             () = due(again) => Next::WriteAgain,
             Some(event) = reports.recv(), if !blocked => Next::Event(event),
-            () = ended(self.activity.as_mut()), if !blocked => Next::ActivityEnded,
+            () = ended(self.running.as_mut()), if !blocked => Next::ActivityEnded,
             call = due(clean_due), if !blocked => {
                 self.clean_due = None;
                 Next::Event(Event::CleanDue { call })
@@ -299,7 +299,7 @@ impl Task {
         let why = error.to_string();
         tracing::error!(slot = %self.name, "{why}");
         if self.unwritten.is_none() {
-            self.hands.alert(&why);
+            self.activities.alert(&why);
         }
         self.writable = false;
         self.unwritten = Some(Unwritten {
@@ -349,60 +349,42 @@ impl Task {
             self.cut_waits = Some(boot);
             return self.stop_activity().await;
         }
-        let (hands, events) = (Arc::clone(&self.hands), self.events.clone());
-        let reason = "the cut ended without a report".to_owned();
-        let silence = Event::CutFailed { boot, reason };
-        self.start(Some(silence), || hands.cut(boot, events)).await;
+        self.start(Activity::Cut { boot }).await;
     }
 
     async fn perform_one(&mut self, effect: Effect) {
-        let hands = Arc::clone(&self.hands);
-        let events = self.events.clone();
         match effect {
-            // Which image a boot gets is the hands' affair; nothing begins a trial of another one yet.
+            // Which image a boot gets is the activities' affair; nothing begins a trial of another one yet.
             Effect::StartCut { boot, trial: _ } => self.cut(boot).await,
-            Effect::StartPreparing { boot } => {
-                let reason = "the boot ended without a report".to_owned();
-                let silence = Event::BootFailed { boot, reason };
-                self.start(Some(silence), || hands.prepare(boot, events))
-                    .await;
-            }
-            Effect::StartBoot { boot, trial: _ } => {
-                let reason = "the boot ended without a report".to_owned();
-                let silence = Event::BootFailed { boot, reason };
-                self.start(Some(silence), || hands.boot(boot, events)).await;
-            }
-            Effect::StartProving { boot } => {
-                self.start(Some(silent(boot)), || hands.prove(boot, events))
-                    .await;
-            }
+            Effect::StartPreparing { boot } => self.start(Activity::Prepare { boot }).await,
+            Effect::StartBoot { boot, trial: _ } => self.start(Activity::Boot { boot }).await,
+            Effect::StartProving { boot } => self.start(Activity::Prove { boot }).await,
             Effect::StartGuest {
                 boot,
                 attempt,
                 acknowledged,
             } => {
-                let start = || hands.guest(boot, attempt, acknowledged, events);
-                self.start(Some(silent(boot)), start).await;
+                let activity = Activity::Guest {
+                    boot,
+                    attempt,
+                    acknowledged,
+                };
+                self.start(activity).await;
             }
             Effect::StartCollecting { boot, attempt } => {
-                self.start(Some(silent(boot)), || hands.collect(boot, attempt, events))
-                    .await;
+                self.start(Activity::Collect { boot, attempt }).await;
             }
             Effect::StartAbort { boot, attempt } => {
-                let silence = Event::AbortEnded { attempt, boot };
-                self.start(Some(silence), || hands.abort(boot, attempt, events))
-                    .await;
+                self.start(Activity::Abort { boot, attempt }).await;
             }
-            Effect::StartTrial { boot } => {
-                let silence = Event::TrialEnded { boot, good: false };
-                self.start(Some(silence), || hands.trial(boot, events))
-                    .await;
+            Effect::StartTrial { boot } => self.start(Activity::Trial { boot }).await,
+            Effect::PowerOff => self.start(Activity::PowerOff).await,
+            Effect::Alert { reason } => self.activities.alert(&reason),
+            Effect::ReportTrial { good } => {
+                tracing::warn!(slot = %self.name, good, "a trial ended that no image store had asked for");
             }
-            Effect::PowerOff => self.start(None, || hands.power_off()).await,
-            Effect::Alert { reason } => hands.alert(&reason),
-            Effect::ReportTrial { good } => hands.report_trial(good),
-            Effect::DropKept { attempt } => hands.drop_kept(attempt),
-            Effect::BuildEnded { attempt } => hands.build_ended(attempt),
+            Effect::DropKept { attempt } => self.activities.drop_kept(attempt),
+            Effect::BuildEnded { attempt } => self.activities.build_ended(attempt),
             Effect::ArmCleanDue { call } => {
                 self.clean_due = Some((Instant::now() + self.settings.clean_wait(), call));
             }
@@ -418,20 +400,20 @@ impl Task {
     }
 
     /// Starts an activity in the place of the one that runs, which lets go of the board first.
-    async fn start(&mut self, silence: Option<Event>, start: impl FnOnce() -> JoinHandle<()>) {
+    async fn start(&mut self, activity: Activity) {
         self.stop_activity().await;
-        self.activity = Some(Activity {
-            handle: start(),
-            silence,
+        self.running = Some(Running {
+            unreported: activity.unreported(),
+            task: self.activities.start(activity, self.events.clone()),
         });
     }
 
     async fn stop_activity(&mut self) {
-        let Some(mut activity) = self.activity.take() else {
+        let Some(mut running) = self.running.take() else {
             return;
         };
-        activity.handle.abort();
-        if tokio::time::timeout(LET_GO, &mut activity.handle)
+        running.task.abort();
+        if tokio::time::timeout(LET_GO, &mut running.task)
             .await
             .is_err()
         {
@@ -440,10 +422,10 @@ impl Task {
     }
 
     async fn end_activity(&mut self) {
-        if let Some(Activity {
-            silence: Some(event),
+        if let Some(Running {
+            unreported: Some(event),
             ..
-        }) = self.activity.take()
+        }) = self.running.take()
         {
             self.take_event(event).await;
         }
@@ -476,13 +458,6 @@ impl Task {
     }
 }
 
-fn silent(boot: BootNo) -> Event {
-    Event::Lost {
-        boot,
-        why: Lost::OverTime,
-    }
-}
-
 /// Waits until a timer is due and says whose it is; for ever without one.
 async fn due<T>(timer: Option<(Instant, T)>) -> T {
     match timer {
@@ -495,10 +470,10 @@ async fn due<T>(timer: Option<(Instant, T)>) -> T {
 }
 
 /// Waits for the end of an activity; for ever without one.
-async fn ended(activity: Option<&mut Activity>) {
-    match activity {
-        Some(activity) => {
-            if let Err(error) = (&mut activity.handle).await {
+async fn ended(running: Option<&mut Running>) {
+    match running {
+        Some(running) => {
+            if let Err(error) = (&mut running.task).await {
                 tracing::error!("an activity of the board broke: {error}");
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use panda_protocol::launchpad::{BuildStatus, Dialect};
 use panda_slot::{Answer, Board, Event, Lost, ManagerStatus, Phase, Refusal};
 
-use super::{Rig, Settings, SlotHandle, What, build_id, good};
+use super::{Bench, Settings, SlotHandle, What, build_id, good};
 
 fn told(slot: &SlotHandle) -> ManagerStatus {
     slot.view().manager_status(Dialect::Current, true)
@@ -13,23 +13,23 @@ fn told(slot: &SlotHandle) -> ManagerStatus {
 
 #[tokio::test(start_paused = true)]
 async fn a_build_goes_from_idle_through_its_results_to_idle_on_a_new_boot() {
-    let mut rig = Rig::new().await;
-    rig.boots(1).await;
-    assert_eq!(told(&rig.slot), ManagerStatus::Idle);
+    let mut bench = Bench::new().await;
+    bench.boots(1).await;
+    assert_eq!(told(&bench.slot), ManagerStatus::Idle);
 
-    assert_eq!(rig.builds().await, Answer::Building { attempt: 1 });
+    assert_eq!(bench.builds().await, Answer::Building { attempt: 1 });
     // Answered means committed, arguments and all.
-    let record = rig.ledger.attempt("panda01", 1).await.unwrap().unwrap();
+    let record = bench.ledger.attempt("panda01", 1).await.unwrap().unwrap();
     assert_eq!((record.boot, record.call), (1, Some(super::build_call())));
     assert_eq!(
-        told(&rig.slot),
+        told(&bench.slot),
         ManagerStatus::Building {
             build_id: build_id(),
             attempt: 1
         }
     );
 
-    let guest = rig
+    let guest = bench
         .expect(What::Guest {
             boot: 1,
             attempt: 1,
@@ -44,7 +44,7 @@ async fn a_build_goes_from_idle_through_its_results_to_idle_on_a_new_boot() {
         attempt: 1,
         boot: 1,
     });
-    let collect = rig.expect(What::Collect(1, 1)).await;
+    let collect = bench.expect(What::Collect(1, 1)).await;
     collect.report(Event::Collected {
         attempt: 1,
         boot: 1,
@@ -52,26 +52,28 @@ async fn a_build_goes_from_idle_through_its_results_to_idle_on_a_new_boot() {
     });
 
     // The eager reset: power goes while Launchpad still fetches.
-    let cut = rig.expect(What::Cut(2)).await;
-    rig.expect(What::BuildEnded(1)).await;
+    let cut = bench.expect(What::Cut(2)).await;
+    bench.expect(What::BuildEnded(1)).await;
     let waiting = ManagerStatus::Waiting {
         build_id: build_id(),
         attempt: 1,
         outcome: good(),
     };
-    assert_eq!(told(&rig.slot), waiting);
+    assert_eq!(told(&bench.slot), waiting);
     cut.report(Event::CutSeen { boot: 2 });
-    rig.expect(What::Boot(2))
+    bench
+        .expect(What::Boot(2))
         .await
         .report(Event::Proved { boot: 2 });
-    rig.expect(What::Prove(2)).await;
-    assert_eq!(told(&rig.slot), waiting);
+    bench.expect(What::Prove(2)).await;
+    assert_eq!(told(&bench.slot), waiting);
 
-    assert_eq!(rig.slot.clean().await.unwrap(), Answer::Idle);
-    rig.expect(What::DropKept(1)).await;
-    assert_eq!(told(&rig.slot), ManagerStatus::Idle);
+    assert_eq!(bench.slot.clean().await.unwrap(), Answer::Idle);
+    bench.expect(What::DropKept(1)).await;
+    assert_eq!(told(&bench.slot), ManagerStatus::Idle);
     assert_eq!(
-        rig.ledger
+        bench
+            .ledger
             .attempt("panda01", 1)
             .await
             .unwrap()
@@ -79,13 +81,14 @@ async fn a_build_goes_from_idle_through_its_results_to_idle_on_a_new_boot() {
             .call,
         None
     );
-    assert_eq!(rig.builds().await, Answer::Building { attempt: 2 });
-    rig.expect(What::Guest {
-        boot: 2,
-        attempt: 2,
-        acknowledged: false,
-    })
-    .await;
+    assert_eq!(bench.builds().await, Answer::Building { attempt: 2 });
+    bench
+        .expect(What::Guest {
+            boot: 2,
+            attempt: 2,
+            acknowledged: false,
+        })
+        .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,29 +97,29 @@ async fn where_resets_are_not_eager_power_goes_when_launchpad_asks_for_it() {
         eager_reset: false,
         ..Settings::default()
     };
-    let mut rig = Rig::with(on_request()).await;
-    let guest = running(&mut rig).await;
+    let mut bench = Bench::with(on_request()).await;
+    let guest = running(&mut bench).await;
     guest.report(Event::Finished {
         attempt: 1,
         boot: 1,
     });
-    let collect = rig.expect(What::Collect(1, 1)).await;
+    let collect = bench.expect(What::Collect(1, 1)).await;
     collect.report(Event::Collected {
         attempt: 1,
         boot: 1,
         outcome: good(),
     });
-    rig.expect(What::BuildEnded(1)).await;
-    rig.expect_nothing_for(Duration::from_secs(3600)).await;
+    bench.expect(What::BuildEnded(1)).await;
+    bench.expect_nothing_for(Duration::from_secs(3600)).await;
     // The manager's command.
-    assert_eq!(rig.slot.reset().await.unwrap(), Answer::Joined);
-    rig.expect(What::DropKept(1)).await;
-    rig.boots(2).await;
-    assert_eq!(told(&rig.slot), ManagerStatus::Idle);
+    assert_eq!(bench.slot.reset().await.unwrap(), Answer::Joined);
+    bench.expect(What::DropKept(1)).await;
+    bench.boots(2).await;
+    assert_eq!(told(&bench.slot), ManagerStatus::Idle);
 
     // A `clean`, by a manager of builders that are not virtualised.
-    let mut rig = Rig::with(on_request()).await;
-    let guest = running(&mut rig).await;
+    let mut bench = Bench::with(on_request()).await;
+    let guest = running(&mut bench).await;
     guest.report(Event::Acknowledged {
         attempt: 1,
         boot: 1,
@@ -125,41 +128,43 @@ async fn where_resets_are_not_eager_power_goes_when_launchpad_asks_for_it() {
         boot: 1,
         why: Lost::Silent,
     });
-    rig.expect(What::BuildEnded(1)).await;
-    rig.expect(What::Alert).await;
-    rig.expect_nothing_for(Duration::from_secs(3600)).await;
-    let slot = rig.slot.clone();
+    bench.expect(What::BuildEnded(1)).await;
+    bench.expect(What::Alert).await;
+    bench.expect_nothing_for(Duration::from_secs(3600)).await;
+    let slot = bench.slot.clone();
     let clean = tokio::spawn(async move { slot.clean().await.unwrap() });
-    rig.boots(2).await;
+    bench.boots(2).await;
     assert_eq!(clean.await.unwrap(), Answer::Idle);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_clean_waits_until_the_board_is_fresh_and_no_longer_than_its_time() {
-    let mut rig = Rig::new().await;
-    let cut = finished(&mut rig).await;
+    let mut bench = Bench::new().await;
+    let cut = finished(&mut bench).await;
     let asked = tokio::time::Instant::now();
     assert_eq!(
-        rig.slot.clean().await.unwrap(),
+        bench.slot.clean().await.unwrap(),
         Answer::Refused(Refusal::NotReady)
     );
     assert_eq!(asked.elapsed(), Duration::from_secs(35));
 
-    let slot = rig.slot.clone();
+    let slot = bench.slot.clone();
     let clean = tokio::spawn(async move { slot.clean().await.unwrap() });
-    rig.view(|view| {
-        view.slot
-            .kept
-            .as_ref()
-            .is_some_and(|kept| kept.cleaning.is_some())
-    })
-    .await;
+    bench
+        .view(|view| {
+            view.slot
+                .kept
+                .as_ref()
+                .is_some_and(|kept| kept.cleaning.is_some())
+        })
+        .await;
     cut.report(Event::CutSeen { boot: 2 });
-    rig.expect(What::Boot(2))
+    bench
+        .expect(What::Boot(2))
         .await
         .report(Event::Proved { boot: 2 });
     assert_eq!(clean.await.unwrap(), Answer::Idle);
-    assert_eq!(told(&rig.slot), ManagerStatus::Idle);
+    assert_eq!(told(&bench.slot), ManagerStatus::Idle);
 }
 
 #[tokio::test(start_paused = true)]
@@ -168,31 +173,31 @@ async fn in_2011_a_clean_is_answered_at_once() {
         dialect: Dialect::Y2011,
         ..Settings::default()
     };
-    let mut rig = Rig::with(settings).await;
-    let _cut = finished(&mut rig).await;
-    assert_eq!(rig.slot.clean().await.unwrap(), Answer::Idle);
-    let between = rig.slot.view().manager_status(Dialect::Y2011, true);
+    let mut bench = Bench::with(settings).await;
+    let _cut = finished(&mut bench).await;
+    assert_eq!(bench.slot.clean().await.unwrap(), Answer::Idle);
+    let between = bench.slot.view().manager_status(Dialect::Y2011, true);
     assert_eq!(between, ManagerStatus::Aborting { build_id: None });
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_abort_lets_the_guest_go_before_it_starts() {
-    let mut rig = Rig::new().await;
-    rig.boots(1).await;
-    rig.builds().await;
-    let _guest = rig
+    let mut bench = Bench::new().await;
+    bench.boots(1).await;
+    bench.builds().await;
+    let _guest = bench
         .expect(What::Guest {
             boot: 1,
             attempt: 1,
             acknowledged: false,
         })
         .await;
-    assert_eq!(rig.slot.abort().await.unwrap(), Answer::Aborting);
-    assert_eq!(rig.told().await.what, What::LetGo("guest"));
-    let abort = rig.told().await;
+    assert_eq!(bench.slot.abort().await.unwrap(), Answer::Aborting);
+    assert_eq!(bench.told().await.what, What::LetGo("guest"));
+    let abort = bench.told().await;
     assert_eq!(abort.what, What::Abort(1, 1));
     assert_eq!(
-        told(&rig.slot),
+        told(&bench.slot),
         ManagerStatus::Aborting {
             build_id: Some(build_id())
         }
@@ -201,8 +206,8 @@ async fn an_abort_lets_the_guest_go_before_it_starts() {
         attempt: 1,
         boot: 1,
     });
-    rig.expect(What::Cut(2)).await;
-    let view = rig.view(|view| view.slot.kept.is_some()).await;
+    bench.expect(What::Cut(2)).await;
+    let view = bench.view(|view| view.slot.kept.is_some()).await;
     assert_eq!(
         view.slot.kept.unwrap().outcome.build_status,
         BuildStatus::Aborted
@@ -211,10 +216,10 @@ async fn an_abort_lets_the_guest_go_before_it_starts() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unacknowledged_build_moves_to_a_new_boot_unseen() {
-    let mut rig = Rig::new().await;
-    rig.boots(1).await;
-    rig.builds().await;
-    let guest = rig
+    let mut bench = Bench::new().await;
+    bench.boots(1).await;
+    bench.builds().await;
+    let guest = bench
         .expect(What::Guest {
             boot: 1,
             attempt: 1,
@@ -229,59 +234,63 @@ async fn an_unacknowledged_build_moves_to_a_new_boot_unseen() {
         build_id: build_id(),
         attempt: 1,
     };
-    let cut = rig.expect(What::Cut(2)).await;
-    assert_eq!(told(&rig.slot), building);
+    let cut = bench.expect(What::Cut(2)).await;
+    assert_eq!(told(&bench.slot), building);
     cut.report(Event::CutSeen { boot: 2 });
-    rig.expect(What::Boot(2))
+    bench
+        .expect(What::Boot(2))
         .await
         .report(Event::Proved { boot: 2 });
-    assert_eq!(told(&rig.slot), building);
-    rig.expect(What::Guest {
-        boot: 2,
-        attempt: 1,
-        acknowledged: false,
-    })
-    .await;
-    let record = rig.ledger.attempt("panda01", 1).await.unwrap().unwrap();
+    assert_eq!(told(&bench.slot), building);
+    bench
+        .expect(What::Guest {
+            boot: 2,
+            attempt: 1,
+            acknowledged: false,
+        })
+        .await;
+    let record = bench.ledger.attempt("panda01", 1).await.unwrap().unwrap();
     assert_eq!((record.boot, record.call.is_some()), (2, true));
 }
 
 #[tokio::test(start_paused = true)]
 async fn reports_of_an_older_boot_change_nothing() {
-    let mut rig = Rig::new().await;
-    let first = rig.expect(What::Cut(1)).await;
+    let mut bench = Bench::new().await;
+    let first = bench.expect(What::Cut(1)).await;
     first.report(Event::CutFailed {
         boot: 1,
         reason: "still on".to_owned(),
     });
-    let second = rig.expect(What::Cut(2)).await;
-    let before = rig.slot.view();
+    let second = bench.expect(What::Cut(2)).await;
+    let before = bench.slot.view();
     first.report(Event::CutSeen { boot: 1 });
     first.report(Event::Proved { boot: 1 });
     second.report(Event::CutSeen { boot: 2 });
-    rig.expect(What::Boot(2)).await;
+    bench.expect(What::Boot(2)).await;
     assert!(matches!(before.slot.board, Board::Cutting { n: 2, .. }));
     assert!(matches!(
-        rig.slot.view().slot.board,
+        bench.slot.view().slot.board,
         Board::Booting { n: 2, .. }
     ));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_board_is_tried_again_after_pauses_that_grow() {
-    let mut rig = Rig::new().await;
+    let mut bench = Bench::new().await;
     for (round, pause) in (0_u64..).zip([60, 120, 240]) {
         for attempt in 1..=3 {
             let boot = round * 3 + attempt;
             let reason = "still on".to_owned();
-            rig.expect(What::Cut(boot))
+            bench
+                .expect(What::Cut(boot))
                 .await
                 .report(Event::CutFailed { boot, reason });
         }
-        rig.expect(What::PowerOff).await;
-        rig.expect(What::Alert).await;
+        bench.expect(What::PowerOff).await;
+        bench.expect(What::Alert).await;
         let failed = tokio::time::Instant::now();
-        rig.view(|view| matches!(view.slot.board, Board::Cutting { .. }))
+        bench
+            .view(|view| matches!(view.slot.board, Board::Cutting { .. }))
             .await;
         assert_eq!(failed.elapsed(), Duration::from_secs(pause));
     }
@@ -289,98 +298,105 @@ async fn a_failed_board_is_tried_again_after_pauses_that_grow() {
 
 #[tokio::test(start_paused = true)]
 async fn a_held_slot_is_off_until_it_is_released() {
-    let mut rig = Rig::new().await;
-    rig.boots(1).await;
+    let mut bench = Bench::new().await;
+    bench.boots(1).await;
     assert_eq!(
-        rig.slot.hold("new fan".to_owned()).await.unwrap(),
+        bench.slot.hold("new fan".to_owned()).await.unwrap(),
         Answer::Done
     );
-    rig.expect(What::Cut(2))
+    bench
+        .expect(What::Cut(2))
         .await
         .report(Event::CutSeen { boot: 2 });
-    rig.view(|view| view.slot.board == Board::Off).await;
-    rig.expect_nothing_for(Duration::from_secs(100_000)).await;
+    bench.view(|view| view.slot.board == Board::Off).await;
+    bench.expect_nothing_for(Duration::from_secs(100_000)).await;
     let refused = Answer::Refused(Refusal::Held("new fan".to_owned()));
-    assert_eq!(rig.builds().await, refused);
-    assert_eq!(rig.slot.reset().await.unwrap(), refused);
-    assert_eq!(rig.slot.release().await.unwrap(), Answer::Done);
-    rig.boots(3).await;
-    assert!(rig.slot.view().is_idle());
+    assert_eq!(bench.builds().await, refused);
+    assert_eq!(bench.slot.reset().await.unwrap(), refused);
+    assert_eq!(bench.slot.release().await.unwrap(), Answer::Done);
+    bench.boots(3).await;
+    assert!(bench.slot.view().is_idle());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_reset_of_a_fresh_slot_powers_nothing_and_one_of_a_busy_slot_joins() {
-    let mut rig = Rig::new().await;
-    rig.boots(1).await;
-    assert_eq!(rig.slot.reset().await.unwrap(), Answer::Ready);
-    rig.expect_nothing_for(Duration::from_secs(10)).await;
-    rig.builds().await;
-    rig.expect(What::Guest {
-        boot: 1,
-        attempt: 1,
-        acknowledged: false,
-    })
-    .await;
+    let mut bench = Bench::new().await;
+    bench.boots(1).await;
+    assert_eq!(bench.slot.reset().await.unwrap(), Answer::Ready);
+    bench.expect_nothing_for(Duration::from_secs(10)).await;
+    bench.builds().await;
+    bench
+        .expect(What::Guest {
+            boot: 1,
+            attempt: 1,
+            acknowledged: false,
+        })
+        .await;
     let spared = Answer::Refused(Refusal::HasBuild);
-    assert_eq!(rig.slot.operator_reset(false).await.unwrap(), spared);
-    assert_eq!(rig.slot.operator_reset(true).await.unwrap(), Answer::Joined);
-    let cut = rig.expect(What::Cut(2)).await;
-    rig.expect(What::BuildEnded(1)).await;
-    rig.expect(What::DropKept(1)).await;
-    assert_eq!(rig.slot.reset().await.unwrap(), Answer::Joined);
+    assert_eq!(bench.slot.operator_reset(false).await.unwrap(), spared);
+    assert_eq!(
+        bench.slot.operator_reset(true).await.unwrap(),
+        Answer::Joined
+    );
+    let cut = bench.expect(What::Cut(2)).await;
+    bench.expect(What::BuildEnded(1)).await;
+    bench.expect(What::DropKept(1)).await;
+    assert_eq!(bench.slot.reset().await.unwrap(), Answer::Joined);
     cut.report(Event::CutSeen { boot: 2 });
-    rig.expect(What::Boot(2)).await;
+    bench.expect(What::Boot(2)).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn only_one_of_two_builds_is_accepted() {
-    let mut rig = Rig::new().await;
-    rig.boots(1).await;
+    let mut bench = Bench::new().await;
+    bench.boots(1).await;
     let (one, two) = tokio::join!(
-        rig.slot.build(super::build_call()),
-        rig.slot.build(super::build_call())
+        bench.slot.build(super::build_call()),
+        bench.slot.build(super::build_call())
     );
     assert_eq!(one.unwrap(), Answer::Building { attempt: 1 });
     assert_eq!(two.unwrap(), Answer::Refused(Refusal::NotIdle));
-    assert_eq!(rig.ledger.attempt("panda01", 2).await.unwrap(), None);
+    assert_eq!(bench.ledger.attempt("panda01", 2).await.unwrap(), None);
 }
 
 /// A build that runs on the first boot, not yet acknowledged.
-async fn running(rig: &mut Rig) -> super::Told {
-    rig.boots(1).await;
-    rig.builds().await;
-    rig.expect(What::Guest {
-        boot: 1,
-        attempt: 1,
-        acknowledged: false,
-    })
-    .await
+async fn running(bench: &mut Bench) -> super::Told {
+    bench.boots(1).await;
+    bench.builds().await;
+    bench
+        .expect(What::Guest {
+            boot: 1,
+            attempt: 1,
+            acknowledged: false,
+        })
+        .await
 }
 
 /// Builds once, on boot 1, up to the cut of boot 2, with the results kept.
-async fn finished(rig: &mut Rig) -> super::Told {
-    let guest = running(rig).await;
+async fn finished(bench: &mut Bench) -> super::Told {
+    let guest = running(bench).await;
     guest.report(Event::Finished {
         attempt: 1,
         boot: 1,
     });
-    let collect = rig.expect(What::Collect(1, 1)).await;
-    rig.view(|view| {
-        matches!(
-            view.slot.board,
-            Board::Used {
-                phase: Phase::Collecting,
-                ..
-            }
-        )
-    })
-    .await;
+    let collect = bench.expect(What::Collect(1, 1)).await;
+    bench
+        .view(|view| {
+            matches!(
+                view.slot.board,
+                Board::Used {
+                    phase: Phase::Collecting,
+                    ..
+                }
+            )
+        })
+        .await;
     collect.report(Event::Collected {
         attempt: 1,
         boot: 1,
         outcome: good(),
     });
-    let cut = rig.expect(What::Cut(2)).await;
-    rig.expect(What::BuildEnded(1)).await;
+    let cut = bench.expect(What::Cut(2)).await;
+    bench.expect(What::BuildEnded(1)).await;
     cut
 }

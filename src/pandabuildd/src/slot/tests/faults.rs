@@ -5,17 +5,17 @@ use std::time::Duration;
 use panda_protocol::launchpad::Dialect;
 use panda_slot::{Answer, Board, Event, FailureKind, ManagerStatus, Refusal};
 
-use super::{End, Rig, What};
+use super::{Bench, End, What};
 
 #[tokio::test(start_paused = true)]
 async fn a_build_that_cannot_be_written_down_is_refused_and_never_begun() {
-    let mut rig = Rig::new().await;
-    rig.boots(1).await;
-    rig.ledger.refuse_writes(true);
-    assert_eq!(rig.builds().await, Answer::Refused(Refusal::NotRecorded));
-    rig.expect(What::Alert).await;
-    rig.expect_nothing_for(Duration::from_secs(1)).await;
-    let view = rig.slot.view();
+    let mut bench = Bench::new().await;
+    bench.boots(1).await;
+    bench.ledger.refuse_writes(true);
+    assert_eq!(bench.builds().await, Answer::Refused(Refusal::NotRecorded));
+    bench.expect(What::Alert).await;
+    bench.expect_nothing_for(Duration::from_secs(1)).await;
+    let view = bench.slot.view();
     assert_eq!(
         (&view.slot.board, view.slot.attempt),
         (&Board::Fresh { n: 1 }, 0)
@@ -29,62 +29,67 @@ async fn a_build_that_cannot_be_written_down_is_refused_and_never_begun() {
     );
     assert!(!view.is_fresh());
     assert_eq!(
-        rig.slot.reset().await.unwrap(),
+        bench.slot.reset().await.unwrap(),
         Answer::Refused(Refusal::NotRecorded)
     );
 
-    rig.ledger.refuse_writes(false);
-    rig.view(|view| view.is_idle()).await;
-    assert_eq!(rig.builds().await, Answer::Building { attempt: 1 });
-    rig.expect(What::Guest {
-        boot: 1,
-        attempt: 1,
-        acknowledged: false,
-    })
-    .await;
+    bench.ledger.refuse_writes(false);
+    bench.view(|view| view.is_idle()).await;
+    assert_eq!(bench.builds().await, Answer::Building { attempt: 1 });
+    bench
+        .expect(What::Guest {
+            boot: 1,
+            attempt: 1,
+            acknowledged: false,
+        })
+        .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_report_that_cannot_be_written_down_waits_and_is_not_lost() {
-    let mut rig = Rig::new().await;
-    let cut = rig.expect(What::Cut(1)).await;
-    rig.ledger.refuse_writes(true);
+    let mut bench = Bench::new().await;
+    let cut = bench.expect(What::Cut(1)).await;
+    bench.ledger.refuse_writes(true);
     cut.report(Event::CutSeen { boot: 1 });
-    rig.expect(What::Alert).await;
-    rig.expect_nothing_for(Duration::from_secs(600)).await;
-    assert!(matches!(rig.slot.view().slot.board, Board::Cutting { .. }));
-    rig.ledger.refuse_writes(false);
-    rig.expect(What::Boot(1))
+    bench.expect(What::Alert).await;
+    bench.expect_nothing_for(Duration::from_secs(600)).await;
+    assert!(matches!(
+        bench.slot.view().slot.board,
+        Board::Cutting { .. }
+    ));
+    bench.ledger.refuse_writes(false);
+    bench
+        .expect(What::Boot(1))
         .await
         .report(Event::Proved { boot: 1 });
-    rig.expect(What::Prove(1)).await;
-    rig.view(|view| view.is_idle()).await;
+    bench.expect(What::Prove(1)).await;
+    bench.view(|view| view.is_idle()).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn reports_keep_their_order_behind_one_that_waits() {
-    let mut rig = Rig::new().await;
-    let cut = rig.expect(What::Cut(1)).await;
-    rig.ledger.refuse_writes(true);
+    let mut bench = Bench::new().await;
+    let cut = bench.expect(What::Cut(1)).await;
+    bench.ledger.refuse_writes(true);
     cut.report(Event::CutSeen { boot: 1 });
     cut.report(Event::BootFailed {
         boot: 1,
         reason: "no ROM".to_owned(),
     });
-    rig.expect(What::Alert).await;
-    rig.ledger.refuse_writes(false);
-    rig.expect(What::Boot(1)).await;
-    rig.expect(What::Cut(2)).await;
+    bench.expect(What::Alert).await;
+    bench.ledger.refuse_writes(false);
+    bench.expect(What::Boot(1)).await;
+    bench.expect(What::Cut(2)).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_daemon_that_starts_on_a_ledger_it_cannot_write_begins_nothing_until_it_can() {
-    let mut rig = Rig::new().await;
-    rig.boots(1).await;
-    rig.ledger.refuse_writes(true);
-    let dir = std::sync::Arc::clone(&rig.dir);
-    rig.task.abort();
-    let mut next = Rig::on(dir, super::Settings::default()).await;
+    let mut bench = Bench::new().await;
+    bench.boots(1).await;
+    bench.ledger.refuse_writes(true);
+    let dir = std::sync::Arc::clone(&bench.dir);
+    bench.task.abort();
+    let mut next = Bench::on(dir, super::Settings::default()).await;
     next.ledger.refuse_writes(true);
     next.expect(What::Alert).await;
     next.expect_nothing_for(Duration::from_secs(600)).await;
@@ -95,17 +100,18 @@ async fn a_daemon_that_starts_on_a_ledger_it_cannot_write_begins_nothing_until_i
 
 #[tokio::test(start_paused = true)]
 async fn an_activity_that_ends_without_a_report_or_breaks_hangs_no_slot() {
-    let mut rig = Rig::new().await;
+    let mut bench = Bench::new().await;
     let silently = |told: super::Told, end| assert!(told.end.unwrap().send(end).is_ok());
-    silently(rig.expect(What::Cut(1)).await, End::Quietly);
-    silently(rig.expect(What::Cut(2)).await, End::InAPanic);
-    rig.expect(What::Cut(3))
+    silently(bench.expect(What::Cut(1)).await, End::Quietly);
+    silently(bench.expect(What::Cut(2)).await, End::InAPanic);
+    bench
+        .expect(What::Cut(3))
         .await
         .report(Event::CutSeen { boot: 3 });
-    silently(rig.expect(What::Boot(3)).await, End::InAPanic);
-    silently(rig.expect(What::PowerOff).await, End::Quietly);
-    rig.expect(What::Alert).await;
-    let view = rig.slot.view();
+    silently(bench.expect(What::Boot(3)).await, End::InAPanic);
+    silently(bench.expect(What::PowerOff).await, End::Quietly);
+    bench.expect(What::Alert).await;
+    let view = bench.slot.view();
     let Board::Failed {
         kind: FailureKind::Boot,
         reason,
@@ -113,24 +119,29 @@ async fn an_activity_that_ends_without_a_report_or_breaks_hangs_no_slot() {
     else {
         panic!("{view:?}")
     };
-    assert_eq!(reason, "the boot ended without a report");
+    assert!(
+        reason.contains("the boot ended without a report"),
+        "{reason}"
+    );
 
-    rig.boots(4).await;
-    rig.builds().await;
+    bench.boots(4).await;
+    bench.builds().await;
     let guest = What::Guest {
         boot: 4,
         attempt: 1,
         acknowledged: false,
     };
-    silently(rig.expect(guest).await, End::InAPanic);
+    silently(bench.expect(guest).await, End::InAPanic);
     // Not acknowledged, so it moves.
-    rig.expect(What::Cut(5))
+    bench
+        .expect(What::Cut(5))
         .await
         .report(Event::CutSeen { boot: 5 });
-    rig.expect(What::Boot(5))
+    bench
+        .expect(What::Boot(5))
         .await
         .report(Event::Proved { boot: 5 });
-    let guest = rig
+    let guest = bench
         .expect(What::Guest {
             boot: 5,
             attempt: 1,
@@ -141,18 +152,18 @@ async fn an_activity_that_ends_without_a_report_or_breaks_hangs_no_slot() {
         attempt: 1,
         boot: 5,
     });
-    silently(rig.expect(What::Collect(5, 1)).await, End::Quietly);
-    rig.expect(What::Cut(6)).await;
-    rig.expect(What::BuildEnded(1)).await;
+    silently(bench.expect(What::Collect(5, 1)).await, End::Quietly);
+    bench.expect(What::Cut(6)).await;
+    bench.expect(What::BuildEnded(1)).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_activity_that_ends_after_its_report_is_not_reported_again() {
-    let mut rig = Rig::new().await;
-    let cut = rig.expect(What::Cut(1)).await;
+    let mut bench = Bench::new().await;
+    let cut = bench.expect(What::Cut(1)).await;
     cut.report(Event::CutSeen { boot: 1 });
     assert!(cut.end.unwrap().send(End::Quietly).is_ok());
-    rig.expect(What::Boot(1)).await;
-    rig.expect_nothing_for(Duration::from_secs(600)).await;
-    assert_eq!(rig.slot.view().slot.boot, 1);
+    bench.expect(What::Boot(1)).await;
+    bench.expect_nothing_for(Duration::from_secs(600)).await;
+    assert_eq!(bench.slot.view().slot.boot, 1);
 }

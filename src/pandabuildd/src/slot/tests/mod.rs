@@ -1,4 +1,4 @@
-//! A slot's task with hands that do nothing by themselves: a test sees each thing that they are told to
+//! A slot's task with activities that do nothing by themselves: a test sees each thing that they are told to
 //! do, with what the ledger held at that moment, and reports in their stead. The clock is paused.
 
 mod cycle;
@@ -15,14 +15,14 @@ use panda_slot::{Answer, AttemptNo, Board, BootNo, Event, Phase, Slot};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::hands::{Events, Hands};
 use super::task::start;
 use super::{Settings, SlotHandle, View};
+use crate::activity::{Activities, Activity, Events};
 use crate::ledger::Ledger;
 
 const NAME: &str = "panda01";
 
-/// What the hands were told.
+/// What the activities were told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum What {
     Cut(BootNo),
@@ -44,7 +44,7 @@ enum What {
     LetGo(&'static str),
 }
 
-/// One thing that the hands were told, and where to report.
+/// One thing that the activities were told, and where to report.
 struct Told {
     what: What,
     /// What the ledger held when they were told.
@@ -65,13 +65,13 @@ impl Told {
     }
 }
 
-/// Hands that tell the test what they are told.
-struct TellingHands {
+/// Activities that tell the test what they are told.
+struct TellingActivities {
     ledger: Ledger,
     tell: mpsc::UnboundedSender<Told>,
 }
 
-impl TellingHands {
+impl TellingActivities {
     fn told(&self, what: What) {
         let stored = self.ledger.load_slot_now(NAME);
         let told = Told {
@@ -132,51 +132,31 @@ impl Drop for Guard {
     }
 }
 
-impl Hands for TellingHands {
-    fn cut(&self, boot: BootNo, events: Events) -> JoinHandle<()> {
-        self.activity("cut", What::Cut(boot), Some(events))
-    }
-
-    fn prepare(&self, boot: BootNo, events: Events) -> JoinHandle<()> {
-        self.activity("prepare", What::Prepare(boot), Some(events))
-    }
-
-    fn boot(&self, boot: BootNo, events: Events) -> JoinHandle<()> {
-        self.activity("boot", What::Boot(boot), Some(events))
-    }
-
-    fn prove(&self, boot: BootNo, events: Events) -> JoinHandle<()> {
-        self.activity("prove", What::Prove(boot), Some(events))
-    }
-
-    fn guest(
-        &self,
-        boot: BootNo,
-        attempt: AttemptNo,
-        acknowledged: bool,
-        events: Events,
-    ) -> JoinHandle<()> {
-        self.activity(
-            "guest",
-            What::Guest {
+impl Activities for TellingActivities {
+    fn start(&self, activity: Activity, events: Events) -> JoinHandle<()> {
+        let (name, what) = match activity {
+            Activity::Cut { boot } => ("cut", What::Cut(boot)),
+            Activity::Prepare { boot } => ("prepare", What::Prepare(boot)),
+            Activity::Boot { boot } => ("boot", What::Boot(boot)),
+            Activity::Prove { boot } => ("prove", What::Prove(boot)),
+            Activity::Guest {
                 boot,
                 attempt,
                 acknowledged,
-            },
-            Some(events),
-        )
-    }
-
-    fn collect(&self, boot: BootNo, attempt: AttemptNo, events: Events) -> JoinHandle<()> {
-        self.activity("collect", What::Collect(boot, attempt), Some(events))
-    }
-
-    fn abort(&self, boot: BootNo, attempt: AttemptNo, events: Events) -> JoinHandle<()> {
-        self.activity("abort", What::Abort(boot, attempt), Some(events))
-    }
-
-    fn power_off(&self) -> JoinHandle<()> {
-        self.activity("power off", What::PowerOff, None)
+            } => {
+                let what = What::Guest {
+                    boot,
+                    attempt,
+                    acknowledged,
+                };
+                ("guest", what)
+            }
+            Activity::Collect { boot, attempt } => ("collect", What::Collect(boot, attempt)),
+            Activity::Abort { boot, attempt } => ("abort", What::Abort(boot, attempt)),
+            Activity::Trial { boot } => panic!("nothing begins a trial of boot {boot}"),
+            Activity::PowerOff => ("power off", What::PowerOff),
+        };
+        self.activity(name, what, Some(events))
     }
 
     fn drop_kept(&self, attempt: AttemptNo) {
@@ -193,7 +173,7 @@ impl Hands for TellingHands {
 }
 
 /// A slot under test.
-struct Rig {
+struct Bench {
     dir: Arc<tempfile::TempDir>,
     ledger: Ledger,
     slot: SlotHandle,
@@ -201,7 +181,7 @@ struct Rig {
     tells: mpsc::UnboundedReceiver<Told>,
 }
 
-impl Rig {
+impl Bench {
     async fn new() -> Self {
         Self::on(Arc::new(tempfile::tempdir().unwrap()), Settings::default()).await
     }
@@ -214,12 +194,12 @@ impl Rig {
     async fn on(dir: Arc<tempfile::TempDir>, settings: Settings) -> Self {
         let ledger = Ledger::open(&dir.path().join("ledger.sqlite")).unwrap();
         let (tell, tells) = mpsc::unbounded_channel();
-        let hands = Arc::new(TellingHands {
+        let activities = Arc::new(TellingActivities {
             ledger: ledger.clone(),
             tell,
         });
         let initial = ledger.load_slot(NAME).await.unwrap();
-        let (slot, task) = start(NAME, initial, ledger.clone(), hands, settings);
+        let (slot, task) = start(NAME, initial, ledger.clone(), activities, settings);
         Self {
             dir,
             ledger,
@@ -242,16 +222,16 @@ impl Rig {
         Self::on(self.dir, Settings::default()).await
     }
 
-    /// The next thing that the hands are told. The clock goes on by itself while everyone waits, so that a
+    /// The next thing that the activities are told. The clock goes on by itself while everyone waits, so that a
     /// test in which nothing more happens fails at once.
     async fn told(&mut self) -> Told {
         let told = tokio::time::timeout(Duration::from_secs(1_000_000), self.tells.recv()).await;
-        let told = told.expect("the hands are told something").unwrap();
+        let told = told.expect("the activities are told something").unwrap();
         assert_committed_before(&told);
         told
     }
 
-    /// The next thing that the hands are told is `what`; activities that were let go are passed over.
+    /// The next thing that the activities are told is `what`; activities that were let go are passed over.
     async fn expect(&mut self, what: What) -> Told {
         loop {
             let told = self.told().await;
@@ -273,7 +253,7 @@ impl Rig {
                     what: What::LetGo(_),
                     ..
                 })) => {}
-                Ok(told) => panic!("the hands were told {:?}", told.map(|told| told.what)),
+                Ok(told) => panic!("the activities were told {:?}", told.map(|told| told.what)),
                 Err(_) => return,
             }
         }
@@ -304,7 +284,7 @@ impl Rig {
     }
 }
 
-/// The state that leads to what the hands are told is in the ledger when they are told.
+/// The state that leads to what the activities are told is in the ledger when they are told.
 fn assert_committed_before(told: &Told) {
     let Some(slot) = &told.stored else {
         let early = !matches!(told.what, What::LetGo(_) | What::Alert);

@@ -3,10 +3,10 @@
 use panda_protocol::launchpad::{BuildStatus, Dialect};
 use panda_slot::{Answer, Board, Event, Limits, ManagerStatus, Refusal, Slot, step};
 
-use super::{Rig, Settings, View, What, good};
+use super::{Bench, Settings, View, What, good};
 use crate::ledger::NewAttempt;
 
-/// What a sound board, power and worker report to what the hands are told.
+/// What a sound board, power and worker report to what the activities are told.
 fn reply(what: &What) -> Vec<Event> {
     match *what {
         What::Cut(boot) => vec![Event::CutSeen { boot }],
@@ -30,15 +30,15 @@ fn reply(what: &What) -> Vec<Event> {
     }
 }
 
-/// Lets a sound board report, one thing that the hands are told after another, until the slot is Fresh
+/// Lets a sound board report, one thing that the activities are told after another, until the slot is Fresh
 /// and proven to this daemon, or `most` things were told. Says how many were.
-async fn goes_on(rig: &mut Rig, most: usize) -> usize {
+async fn goes_on(bench: &mut Bench, most: usize) -> usize {
     let mut done = 0;
-    let mut watch = rig.slot.watch();
+    let mut watch = bench.slot.watch();
     while done < most {
         let told = tokio::select! {
             biased;
-            told = rig.told() => told,
+            told = bench.told() => told,
             _ = watch.wait_for(|view| view.is_fresh()) => return done,
         };
         done += 1;
@@ -53,14 +53,14 @@ async fn goes_on(rig: &mut Rig, most: usize) -> usize {
 async fn a_build_survives_a_kill_at_every_point_of_its_life() {
     let mut kills = 0;
     for after in 0.. {
-        let mut rig = Rig::new().await;
-        rig.boots(1).await;
-        assert_eq!(rig.builds().await, Answer::Building { attempt: 1 });
-        // Killed after so many things that the hands were told.
-        let done = goes_on(&mut rig, after).await;
-        let mut rig = rig.killed().await;
-        goes_on(&mut rig, usize::MAX).await;
-        let view = rig.slot.view();
+        let mut bench = Bench::new().await;
+        bench.boots(1).await;
+        assert_eq!(bench.builds().await, Answer::Building { attempt: 1 });
+        // Killed after so many things that the activities were told.
+        let done = goes_on(&mut bench, after).await;
+        let mut bench = bench.killed().await;
+        goes_on(&mut bench, usize::MAX).await;
+        let view = bench.slot.view();
         let kept = view
             .slot
             .kept
@@ -71,13 +71,14 @@ async fn a_build_survives_a_kill_at_every_point_of_its_life() {
             view.slot.boot >= 2,
             "the build's board was not cut, after {after}"
         );
-        assert_eq!(rig.slot.clean().await.unwrap(), Answer::Idle);
+        assert_eq!(bench.slot.clean().await.unwrap(), Answer::Idle);
         assert_eq!(
-            rig.slot.view().manager_status(Dialect::Current, true),
+            bench.slot.view().manager_status(Dialect::Current, true),
             ManagerStatus::Idle
         );
         assert_eq!(
-            rig.ledger
+            bench
+                .ledger
                 .attempt("panda01", 1)
                 .await
                 .unwrap()
@@ -99,24 +100,26 @@ async fn a_daemon_killed_while_it_prepares_a_cut_cuts_again_and_prepares_again()
         boot,
         reason: "no gadget".to_owned(),
     };
-    let mut rig = Rig::new().await;
-    rig.expect(What::Cut(1)).await.report(weak(1));
-    rig.expect(What::Prepare(1)).await;
+    let mut bench = Bench::new().await;
+    bench.expect(What::Cut(1)).await.report(weak(1));
+    bench.expect(What::Prepare(1)).await;
     // Half a boot of the old daemon's is no evidence of anything.
-    let mut rig = rig.killed().await;
-    rig.expect(What::Cut(2)).await.report(weak(2));
-    rig.expect(What::Prepare(2))
+    let mut bench = bench.killed().await;
+    bench.expect(What::Cut(2)).await.report(weak(2));
+    bench
+        .expect(What::Prepare(2))
         .await
         .report(Event::Prepared { boot: 2 });
-    rig.expect(What::Cut(3)).await;
+    bench.expect(What::Cut(3)).await;
     // Nor is what was up on the port before the order of a daemon that is gone.
-    let mut rig = rig.killed().await;
-    rig.expect(What::Cut(4)).await.report(weak(4));
-    rig.expect(What::Prepare(4))
+    let mut bench = bench.killed().await;
+    bench.expect(What::Cut(4)).await.report(weak(4));
+    bench
+        .expect(What::Prepare(4))
         .await
         .report(Event::Prepared { boot: 4 });
-    rig.boots(5).await;
-    rig.view(View::is_idle).await;
+    bench.boots(5).await;
+    bench.view(View::is_idle).await;
 }
 
 /// The states that a build goes through, each as it is committed.
@@ -171,9 +174,9 @@ async fn a_kill_between_a_commit_and_its_effects_loses_no_build_and_hangs_no_slo
                 .unwrap();
         }
         drop(ledger);
-        let mut rig = Rig::on(dir, Settings::default()).await;
-        goes_on(&mut rig, usize::MAX).await;
-        let view = rig.slot.view();
+        let mut bench = Bench::on(dir, Settings::default()).await;
+        goes_on(&mut bench, usize::MAX).await;
+        let view = bench.slot.view();
         assert!(view.is_fresh(), "{view:?}");
         let outcome = view.slot.kept.map(|kept| kept.outcome.build_status);
         let accepted = all[..killed_at]
@@ -189,26 +192,27 @@ async fn a_kill_between_a_commit_and_its_effects_loses_no_build_and_hangs_no_slo
 
 #[tokio::test(start_paused = true)]
 async fn a_fresh_board_is_not_idle_after_a_restart_until_it_has_proved_itself_again() {
-    let mut rig = Rig::new().await;
-    rig.boots(1).await;
-    assert!(rig.slot.view().is_idle());
-    let mut rig = rig.killed().await;
+    let mut bench = Bench::new().await;
+    bench.boots(1).await;
+    assert!(bench.slot.view().is_idle());
+    let mut bench = bench.killed().await;
     // Not even in the moment before the task's first step.
-    assert!(!rig.slot.view().is_idle() && !rig.slot.view().is_fresh());
-    let prove = rig.expect(What::Prove(1)).await;
-    assert!(!rig.slot.view().is_idle());
+    assert!(!bench.slot.view().is_idle() && !bench.slot.view().is_fresh());
+    let prove = bench.expect(What::Prove(1)).await;
+    assert!(!bench.slot.view().is_idle());
     prove.report(Event::Proved { boot: 1 });
-    rig.view(|view| view.is_idle()).await;
-    rig.expect_nothing_for(std::time::Duration::from_secs(10))
+    bench.view(|view| view.is_idle()).await;
+    bench
+        .expect_nothing_for(std::time::Duration::from_secs(10))
         .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_running_build_is_rejoined_on_its_own_boot() {
-    let mut rig = Rig::new().await;
-    rig.boots(1).await;
-    rig.builds().await;
-    let guest = rig
+    let mut bench = Bench::new().await;
+    bench.boots(1).await;
+    bench.builds().await;
+    let guest = bench
         .expect(What::Guest {
             boot: 1,
             attempt: 1,
@@ -219,26 +223,29 @@ async fn a_running_build_is_rejoined_on_its_own_boot() {
         attempt: 1,
         boot: 1,
     });
-    rig.view(|view| view.slot.live().is_some_and(|build| build.acknowledged))
+    bench
+        .view(|view| view.slot.live().is_some_and(|build| build.acknowledged))
         .await;
-    let mut rig = rig.killed().await;
-    rig.expect(What::Prove(1))
+    let mut bench = bench.killed().await;
+    bench
+        .expect(What::Prove(1))
         .await
         .report(Event::Proved { boot: 1 });
-    rig.expect(What::Guest {
-        boot: 1,
-        attempt: 1,
-        acknowledged: true,
-    })
-    .await;
+    bench
+        .expect(What::Guest {
+            boot: 1,
+            attempt: 1,
+            acknowledged: true,
+        })
+        .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn closing_answers_what_waits_and_leaves_the_board_alone() {
-    let mut rig = Rig::new().await;
-    rig.boots(1).await;
-    rig.builds().await;
-    let guest = rig
+    let mut bench = Bench::new().await;
+    bench.boots(1).await;
+    bench.builds().await;
+    let guest = bench
         .expect(What::Guest {
             boot: 1,
             attempt: 1,
@@ -249,42 +256,43 @@ async fn closing_answers_what_waits_and_leaves_the_board_alone() {
         attempt: 1,
         boot: 1,
     });
-    let collect = rig.expect(What::Collect(1, 1)).await;
+    let collect = bench.expect(What::Collect(1, 1)).await;
     collect.report(Event::Collected {
         attempt: 1,
         boot: 1,
         outcome: good(),
     });
-    rig.expect(What::Cut(2)).await;
-    rig.expect(What::BuildEnded(1)).await;
-    let slot = rig.slot.clone();
+    bench.expect(What::Cut(2)).await;
+    bench.expect(What::BuildEnded(1)).await;
+    let slot = bench.slot.clone();
     let clean = tokio::spawn(async move { slot.clean().await });
-    rig.view(|view| {
-        view.slot
-            .kept
-            .as_ref()
-            .is_some_and(|kept| kept.cleaning.is_some())
-    })
-    .await;
+    bench
+        .view(|view| {
+            view.slot
+                .kept
+                .as_ref()
+                .is_some_and(|kept| kept.cleaning.is_some())
+        })
+        .await;
 
-    rig.slot.close().await;
+    bench.slot.close().await;
     assert_eq!(clean.await.unwrap(), Ok(Answer::Refused(Refusal::NotReady)));
-    assert_eq!(rig.told().await.what, What::LetGo("cut"));
+    assert_eq!(bench.told().await.what, What::LetGo("cut"));
     assert!(
-        rig.tells.recv().await.is_none(),
-        "the hands are told nothing more"
+        bench.tells.recv().await.is_none(),
+        "the activities are told nothing more"
     );
-    rig.slot.build(super::build_call()).await.unwrap_err();
-    let stored = rig.ledger.load_slot("panda01").await.unwrap().unwrap();
+    bench.slot.build(super::build_call()).await.unwrap_err();
+    let stored = bench.ledger.load_slot("panda01").await.unwrap().unwrap();
     assert!(matches!(stored.board, Board::Cutting { .. }));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_slot_that_is_about_to_stop_says_idle_no_more_but_takes_the_build_it_promised() {
-    let mut rig = Rig::new().await;
-    rig.boots(1).await;
-    rig.slot.quiesce().await.unwrap();
-    let view = rig.view(|view| view.fault.is_some()).await;
+    let mut bench = Bench::new().await;
+    bench.boots(1).await;
+    bench.slot.quiesce().await.unwrap();
+    let view = bench.view(|view| view.fault.is_some()).await;
     let reason = "the daemon is stopping".to_owned();
     assert_eq!(
         view.manager_status(Dialect::Current, true),
@@ -294,5 +302,5 @@ async fn a_slot_that_is_about_to_stop_says_idle_no_more_but_takes_the_build_it_p
         view.manager_status(Dialect::Y2011, true),
         ManagerStatus::Aborting { build_id: None }
     );
-    assert_eq!(rig.builds().await, Answer::Building { attempt: 1 });
+    assert_eq!(bench.builds().await, Answer::Building { attempt: 1 });
 }

@@ -1,4 +1,4 @@
-//! Duties against a web service of our own, with slots of scripted hands.
+//! Duties against a web service of our own, with slots of scripted activities.
 
 mod service;
 
@@ -17,7 +17,7 @@ use self::service::{Fake, Trick};
 use super::*;
 use crate::ledger::Ledger;
 use crate::slot::{self, SlotHandle};
-use crate::testing::{Asked, ScriptedHands};
+use crate::testing::{Asked, ScriptedActivities};
 
 /// No test waits longer for anything.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -26,7 +26,7 @@ const SECRET: &str = "hush-hush";
 struct Bench {
     directory: tempfile::TempDir,
     ledger: Ledger,
-    hands: Arc<ScriptedHands>,
+    activities: Arc<ScriptedActivities>,
     slot: SlotHandle,
     fake: Fake,
     inputs: Arc<Cache>,
@@ -54,9 +54,15 @@ impl Bench {
     async fn new(clean_status: &'static str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(&directory.path().join("ledger.sqlite")).unwrap();
-        let hands = Arc::new(ScriptedHands::default());
+        let activities = Arc::new(ScriptedActivities::default());
         let settings = slot::Settings::default();
-        let slot = slot::spawn("panda01", None, ledger.clone(), hands.clone(), settings);
+        let slot = slot::spawn(
+            "panda01",
+            None,
+            ledger.clone(),
+            activities.clone(),
+            settings,
+        );
         let fake = Fake::start(slot.clone(), clean_status).await;
         let path = directory.path().join("credentials");
         let text = format!(
@@ -67,7 +73,7 @@ impl Bench {
         Self {
             directory,
             ledger,
-            hands,
+            activities,
             slot,
             fake,
             inputs: Arc::default(),
@@ -115,7 +121,7 @@ impl Bench {
     }
 
     async fn fresh(&self) {
-        self.hands.reset_well().await;
+        self.activities.reset_well().await;
         self.slot
             .watch()
             .wait_for(slot::View::is_idle)
@@ -466,7 +472,7 @@ async fn a_failed_slot_is_disabled_with_its_reason_and_others_words_stay() {
         let daemon = bench.daemon().await;
         bench.trigger(&daemon).await;
         let boot = bench
-            .hands
+            .activities
             .until(|asked| {
                 if let Asked::Cut(boot) = asked {
                     Some(boot)
@@ -475,13 +481,13 @@ async fn a_failed_slot_is_disabled_with_its_reason_and_others_words_stay() {
                 }
             })
             .await;
-        bench.hands.report(Event::CutSeen { boot });
+        bench.activities.report(Event::CutSeen { boot });
         bench
-            .hands
+            .activities
             .until(|asked| (asked == Asked::Boot(boot)).then_some(()))
             .await;
         let reason = "another chip is on the port".to_owned();
-        bench.hands.report(Event::WrongChip { boot, reason });
+        bench.activities.report(Event::WrongChip { boot, reason });
         let mut note = daemon.duty.note.clone();
         timeout(LIMIT, note.wait_for(Option::is_none))
             .await

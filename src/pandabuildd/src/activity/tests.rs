@@ -1,4 +1,4 @@
-//! The real hands of a slot: a board in memory whose machine is a toy agent that is started from the boot
+//! The real activities of a slot: a board in memory whose machine is a toy agent that is started from the boot
 //! image that arrived, a real depot, a real link, a real ledger.
 
 use std::net::SocketAddr;
@@ -56,7 +56,7 @@ struct Rack {
 
 /// One life of the daemon.
 struct Daemon {
-    rig: Rig,
+    activities: BoardActivities,
     events: mpsc::UnboundedSender<Event>,
     happened: mpsc::UnboundedReceiver<Event>,
     _depot: DropGuard,
@@ -151,7 +151,7 @@ impl Rack {
         let inputs: Arc<dyn Inputs> = self.inputs.clone();
         let (depot, _) =
             Depot::serve(listener, &own, inputs.clone(), settings, stop.clone()).unwrap();
-        let parts = RigParts {
+        let parts = Parts {
             slot: SLOT.to_owned(),
             link: self.link,
             link_listen: self.link,
@@ -184,10 +184,10 @@ impl Rack {
                 ..guest
             },
         };
-        let rig = Rig::new(parts).unwrap();
+        let activities = BoardActivities::new(parts).unwrap();
         let (events, happened) = mpsc::unbounded_channel();
         Daemon {
-            rig,
+            activities,
             events,
             happened,
             _depot: stop.drop_guard(),
@@ -223,10 +223,14 @@ impl Daemon {
         event.expect("an activity always reports").unwrap()
     }
 
+    fn start(&self, activity: Activity) -> JoinHandle<()> {
+        self.activities.start(activity, self.events.clone())
+    }
+
     async fn reset(&mut self, boot: BootNo) -> Event {
-        self.rig.cut(boot, self.events.clone());
+        self.start(Activity::Cut { boot });
         assert_eq!(self.next().await, Event::CutSeen { boot });
-        self.rig.boot(boot, self.events.clone());
+        self.start(Activity::Boot { boot });
         self.next().await
     }
 }

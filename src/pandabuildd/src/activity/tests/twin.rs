@@ -1,4 +1,4 @@
-//! The hands on a real virtual Panda: its sockets, ROM, second stage and machine. The kernel that is booted
+//! The activities on a real virtual Panda: its sockets, ROM, second stage and machine. The kernel that is booted
 //! is a shell script that brings out what its ramdisk held; a toy agent plays it from there.
 
 use std::fs;
@@ -140,6 +140,6 @@ async fn the_next_daemon_cuts_a_board_that_it_finds_running() {
     let mut daemon = twin.daemon(BootSettings::default()).await;
     let (proved, (told, _agent)) = tokio::join!(daemon.reset(2), twin.play());
     assert_eq!(proved, Event::Proved { boot: 2 });
-    assert_eq!(daemon.rig.report().unwrap().boot, told.boot);
+    assert_eq!(daemon.activities.report().unwrap().boot, told.boot);
     twin.twin.stop().await.unwrap();
 }

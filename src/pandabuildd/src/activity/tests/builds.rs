@@ -8,7 +8,11 @@ async fn a_build_goes_from_dispatch_to_collected_results() {
     let mut daemon = rack.start().await;
     daemon.reset(1).await;
     rack.accept(1).await;
-    daemon.rig.guest(1, 1, false, daemon.events.clone());
+    daemon.start(Activity::Guest {
+        boot: 1,
+        attempt: 1,
+        acknowledged: false,
+    });
     assert_eq!(
         daemon.next().await,
         Event::Acknowledged {
@@ -35,7 +39,10 @@ async fn a_build_goes_from_dispatch_to_collected_results() {
             boot: 1
         }
     );
-    daemon.rig.collect(1, 1, daemon.events.clone());
+    daemon.start(Activity::Collect {
+        boot: 1,
+        attempt: 1,
+    });
     assert_eq!(
         daemon.next().await,
         Event::Collected {
@@ -50,9 +57,9 @@ async fn a_build_goes_from_dispatch_to_collected_results() {
         std::fs::read(directory.join("attempt-1").join(deb.to_string())).unwrap(),
         b"deb"
     );
-    daemon.rig.build_ended(1);
+    daemon.activities.build_ended(1);
     assert_eq!(*rack.inputs.released.lock().unwrap(), [SLOT]);
-    daemon.rig.drop_kept(1);
+    daemon.activities.drop_kept(1);
     assert!(!names(&directory).contains(&"attempt-1".to_owned()));
 }
 
@@ -68,12 +75,16 @@ async fn the_next_daemon_rejoins_a_board_that_proves_the_same_boot() {
     let mut daemon = rack.start().await;
     rack.commit(1, Board::Rejoining(Rejoin::Running(build())), None)
         .await;
-    let proving = daemon.rig.prove(1, daemon.events.clone());
+    let proving = daemon.start(Activity::Prove { boot: 1 });
     assert_eq!(daemon.next().await, Event::Proved { boot: 1 });
-    assert!(daemon.rig.report().is_some());
+    assert!(daemon.activities.report().is_some());
     proving.abort();
     // Not known to be acknowledged, and the worker has it already: it is asked, and not told twice.
-    daemon.rig.guest(1, 1, false, daemon.events.clone());
+    daemon.start(Activity::Guest {
+        boot: 1,
+        attempt: 1,
+        acknowledged: false,
+    });
     while daemon.next().await
         != (Event::Acknowledged {
             attempt: 1,
@@ -93,7 +104,7 @@ async fn the_next_daemon_rejoins_a_board_that_proves_the_same_boot() {
     // As a board that waits for a build it would have to be idle.
     rack.commit(1, Board::Rejoining(Rejoin::Fresh { n: 1 }), None)
         .await;
-    daemon.rig.prove(1, daemon.events.clone());
+    daemon.start(Activity::Prove { boot: 1 });
     let event = daemon.next().await;
     assert!(
         matches!(
@@ -114,7 +125,11 @@ async fn a_rom_that_nobody_awaits_ends_builds_and_proofs() {
     daemon.reset(1).await;
     rack.accept(1).await;
     rack.toy.say(building());
-    daemon.rig.guest(1, 1, true, daemon.events.clone());
+    daemon.start(Activity::Guest {
+        boot: 1,
+        attempt: 1,
+        acknowledged: true,
+    });
     rack.toy.until_called("status", 3).await;
     rack.board.put(rom(2));
     assert_eq!(
@@ -125,7 +140,7 @@ async fn a_rom_that_nobody_awaits_ends_builds_and_proofs() {
         }
     );
     // It is there already when the next activity begins.
-    daemon.rig.prove(1, daemon.events.clone());
+    daemon.start(Activity::Prove { boot: 1 });
     assert_eq!(
         daemon.next().await,
         Event::Lost {
@@ -133,7 +148,10 @@ async fn a_rom_that_nobody_awaits_ends_builds_and_proofs() {
             why: Lost::Rebooted
         }
     );
-    daemon.rig.collect(1, 1, daemon.events.clone());
+    daemon.start(Activity::Collect {
+        boot: 1,
+        attempt: 1,
+    });
     assert_eq!(
         daemon.next().await,
         Event::Lost {
@@ -158,7 +176,10 @@ async fn an_abort_always_ends() {
     daemon.reset(1).await;
     rack.accept(1).await;
     rack.toy.say(building());
-    daemon.rig.abort(1, 1, daemon.events.clone());
+    daemon.start(Activity::Abort {
+        boot: 1,
+        attempt: 1,
+    });
     assert_eq!(
         daemon.next().await,
         Event::AbortEnded {
@@ -169,7 +190,10 @@ async fn an_abort_always_ends() {
     assert!(rack.toy.called().contains(&"abort".to_owned()));
 
     drop(rack.agents.recv().await);
-    daemon.rig.abort(1, 1, daemon.events.clone());
+    daemon.start(Activity::Abort {
+        boot: 1,
+        attempt: 1,
+    });
     assert_eq!(
         daemon.next().await,
         Event::AbortEnded {
@@ -178,7 +202,10 @@ async fn an_abort_always_ends() {
         }
     );
     // Of a boot that the ledger knows nothing of.
-    daemon.rig.abort(7, 1, daemon.events.clone());
+    daemon.start(Activity::Abort {
+        boot: 7,
+        attempt: 1,
+    });
     assert_eq!(
         daemon.next().await,
         Event::AbortEnded {
@@ -193,44 +220,14 @@ async fn a_new_cut_takes_the_board_from_the_boot_that_it_cancels() {
     let rack = rack();
     rack.board.change(|script| script.machine = None);
     let mut daemon = rack.start().await;
-    daemon.rig.cut(1, daemon.events.clone());
+    daemon.start(Activity::Cut { boot: 1 });
     daemon.next().await;
     // This boot's agent never comes.
-    let boot = daemon.rig.boot(1, daemon.events.clone());
-    daemon.rig.cut(2, daemon.events.clone());
+    let boot = daemon.start(Activity::Boot { boot: 1 });
+    daemon.start(Activity::Cut { boot: 2 });
     boot.abort();
     assert_eq!(daemon.next().await, Event::CutSeen { boot: 2 });
     assert_eq!(rack.board.power(), PowerState::Off);
-}
-
-struct Panics;
-
-#[async_trait]
-impl Power for Panics {
-    async fn off(&self) -> Result<(), PowerError> {
-        panic!("a bug in a driver")
-    }
-
-    async fn on(&self) -> Result<(), PowerError> {
-        Ok(())
-    }
-
-    async fn read(&self) -> Result<Option<PowerState>, PowerError> {
-        Ok(None)
-    }
-}
-
-#[tokio::test]
-async fn an_activity_that_panics_still_reports() {
-    let rack = rack();
-    let mut daemon = rack
-        .start_with(Arc::new(Panics), GuestSettings::default())
-        .await;
-    daemon.rig.cut(1, daemon.events.clone());
-    failed(daemon.next().await, "internal error");
-    // And the slot is not stuck with it.
-    daemon.rig.cut(2, daemon.events.clone());
-    failed(daemon.next().await, "internal error");
 }
 
 #[tokio::test]
@@ -238,9 +235,16 @@ async fn power_off_cuts_and_lets_the_board_in_no_more() {
     let rack = rack();
     let mut daemon = rack.start().await;
     daemon.reset(1).await;
-    daemon.rig.power_off().await.unwrap();
+    daemon.start(Activity::PowerOff).await.unwrap();
     assert_eq!(rack.board.power(), PowerState::Off);
     let secrets = rack.ledger.boot_secrets(SLOT, 1).await.unwrap().unwrap();
-    assert!(!daemon.rig.inner.parts.depot.admits(SLOT, &secrets.id));
-    assert!(daemon.rig.report().is_none());
+    assert!(
+        !daemon
+            .activities
+            .common
+            .parts
+            .depot
+            .admits(SLOT, &secrets.id)
+    );
+    assert!(daemon.activities.report().is_none());
 }

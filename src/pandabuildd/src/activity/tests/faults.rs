@@ -1,4 +1,4 @@
-//! Every fault that a virtual board can be ordered to have, against the real hands and the real slot task, on a
+//! Every fault that a virtual board can be ordered to have, against the real activities and the real slot task, on a
 //! paused clock: each ends within attempts × (sum of the step limits) + 5 s, with its reason. The board is
 //! panda-twin's own, reached without its sockets, so that no time passes but the clock's.
 //!
@@ -253,7 +253,7 @@ async fn failure(fault: &str) -> (FailureKind, String, Duration) {
             SLOT,
             None,
             rack.ledger.clone(),
-            Arc::new(daemon.rig.clone()),
+            Arc::new(daemon.activities.clone()),
             slot::Settings::default(),
         );
         let mut watch = slot.watch();
@@ -268,7 +268,7 @@ async fn failure(fault: &str) -> (FailureKind, String, Duration) {
         SLOT,
         initial,
         rack.ledger.clone(),
-        Arc::new(daemon.rig.clone()),
+        Arc::new(daemon.activities.clone()),
         slot::Settings::default(),
     );
     let mut watch = slot.watch();
@@ -404,7 +404,7 @@ async fn every_fault_ends_a_board_that_restarts_or_shows_a_rom_at_once() {
             mut daemon,
         } = bench().await;
         // A board that was booted, as far as its port and the ledger tell; nobody answers on its link.
-        daemon.rig.cut(1, daemon.events.clone());
+        daemon.start(Activity::Cut { boot: 1 });
         assert_eq!(daemon.next().await, Event::CutSeen { boot: 1 });
         wire.power(PowerOrder::On).await;
         let mut port = wire.presence.clone();
@@ -415,9 +415,13 @@ async fn every_fault_ends_a_board_that_restarts_or_shows_a_rom_at_once() {
         let began = Instant::now();
         let activity = if building {
             rack.accept(1).await;
-            daemon.rig.guest(1, 1, true, daemon.events.clone())
+            daemon.start(Activity::Guest {
+                boot: 1,
+                attempt: 1,
+                acknowledged: true,
+            })
         } else {
-            daemon.rig.prove(1, daemon.events.clone())
+            daemon.start(Activity::Prove { boot: 1 })
         };
         wire.order(fault).await;
         let event = daemon.next().await;

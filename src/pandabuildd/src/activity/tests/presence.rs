@@ -49,15 +49,15 @@ async fn steps(rack: &Rack, boot: BootNo) -> (Vec<String>, Vec<String>) {
 async fn a_board_without_a_gadget_is_booted_once_and_its_next_cut_is_shown_by_it() {
     let mut rack = rack();
     let mut daemon = start(&rack).await;
-    daemon.rig.cut(1, daemon.events.clone());
+    daemon.start(Activity::Cut { boot: 1 });
     weak(daemon.next().await, 1);
-    daemon.rig.prepare(1, daemon.events.clone());
+    daemon.start(Activity::Prepare { boot: 1 });
     let agent = rack.agents.recv().await;
     rack.board
         .put(device(GADGET.vendor, GADGET.product, 0xff, 2));
     assert_eq!(daemon.next().await, Event::Prepared { boot: 1 });
     assert!(
-        daemon.rig.report().is_none(),
+        daemon.activities.report().is_none(),
         "what a boot for evidence says of itself is nobody's to know"
     );
     drop(agent);
@@ -93,9 +93,9 @@ async fn a_board_without_a_gadget_is_booted_once_and_its_next_cut_is_shown_by_it
 async fn a_gadget_that_never_comes_fails_the_boot_for_evidence_with_its_reason() {
     let rack = rack();
     let mut daemon = start(&rack).await;
-    daemon.rig.cut(1, daemon.events.clone());
+    daemon.start(Activity::Cut { boot: 1 });
     weak(daemon.next().await, 1);
-    daemon.rig.prepare(1, daemon.events.clone());
+    daemon.start(Activity::Prepare { boot: 1 });
     failed(
         daemon.next().await,
         "gadget: the image's gadget is not on the port 300ms after its boot",
@@ -106,16 +106,16 @@ async fn a_gadget_that_never_comes_fails_the_boot_for_evidence_with_its_reason()
 async fn a_weak_cut_leads_to_no_boot_but_one_for_evidence_and_a_shown_one_to_no_such_boot() {
     let rack = rack();
     let mut daemon = start(&rack).await;
-    daemon.rig.cut(1, daemon.events.clone());
+    daemon.start(Activity::Cut { boot: 1 });
     weak(daemon.next().await, 1);
-    daemon.rig.boot(1, daemon.events.clone());
+    daemon.start(Activity::Boot { boot: 1 });
     failed(daemon.next().await, "no evidenced cut precedes this boot");
 
     rack.board
         .put(device(GADGET.vendor, GADGET.product, 0xff, 2));
-    daemon.rig.cut(2, daemon.events.clone());
+    daemon.start(Activity::Cut { boot: 2 });
     assert_eq!(daemon.next().await, Event::CutSeen { boot: 2 });
-    daemon.rig.prepare(2, daemon.events.clone());
+    daemon.start(Activity::Prepare { boot: 2 });
     failed(
         daemon.next().await,
         "no cut that showed too little precedes this boot",

@@ -7,9 +7,12 @@ async fn a_reset_ends_with_a_proof_over_this_boots_own_certificate() {
     let mut rack = rack();
     let mut daemon = rack.start().await;
     assert_eq!(daemon.reset(1).await, Event::Proved { boot: 1 });
-    assert_eq!(daemon.rig.report().unwrap().build_types, ["binarypackage"]);
+    assert_eq!(
+        daemon.activities.report().unwrap().build_types,
+        ["binarypackage"]
+    );
     let first = rack.ledger.boot_secrets(SLOT, 1).await.unwrap().unwrap();
-    assert_eq!(daemon.rig.report().unwrap().boot, first.id);
+    assert_eq!(daemon.activities.report().unwrap().boot, first.id);
 
     drop(rack.agents.recv().await);
     assert_eq!(daemon.reset(2).await, Event::Proved { boot: 2 });
@@ -41,12 +44,12 @@ async fn a_reset_ends_with_a_proof_over_this_boots_own_certificate() {
 async fn a_boot_without_an_evidenced_cut_of_its_own_is_refused() {
     let rack = rack();
     let mut daemon = rack.start().await;
-    daemon.rig.boot(1, daemon.events.clone());
+    daemon.start(Activity::Boot { boot: 1 });
     failed(daemon.next().await, "no evidenced cut precedes this boot");
 
-    daemon.rig.cut(2, daemon.events.clone());
+    daemon.start(Activity::Cut { boot: 2 });
     assert_eq!(daemon.next().await, Event::CutSeen { boot: 2 });
-    daemon.rig.boot(3, daemon.events.clone());
+    daemon.start(Activity::Boot { boot: 3 });
     failed(daemon.next().await, "no evidenced cut precedes this boot");
     assert_eq!(rack.board.power(), PowerState::Off);
 }

@@ -1,4 +1,4 @@
-//! What one slot's hands are put together from; whoever assembles the rack fills it in.
+//! What one slot's activities are put together from; whoever assembles the rack fills it in.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,8 +14,8 @@ use crate::identity::KeyAndCertificate;
 use crate::images::Image;
 use crate::ledger::Ledger;
 
-/// Everything that one slot's hands need.
-pub struct RigParts {
+/// Everything that one slot's activities need.
+pub struct Parts {
     /// The slot's name.
     pub slot: String,
     /// Where the board's agent is reached.
@@ -52,9 +52,9 @@ pub struct RigParts {
     pub guest: GuestSettings,
 }
 
-impl fmt::Debug for RigParts {
+impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RigParts")
+        f.debug_struct("Parts")
             .field("slot", &self.slot)
             .finish_non_exhaustive()
     }
