@@ -75,13 +75,20 @@ fn the_pure_crates_are_built_from_nothing_that_touches_the_world() -> Result<()>
 
 #[test]
 fn arrows_between_our_crates_go_one_way() -> Result<()> {
-    let allowed: [(&str, &[&str]); 6] = [
+    let allowed: [(&str, &[&str]); 7] = [
         ("panda-protocol", &[]),
         ("panda-slot", &["panda-protocol"]),
         ("panda-http", &["panda-protocol"]),
         ("panda-board", &["panda-protocol"]),
-        ("panda-twin", &["panda-protocol", "panda-board"]),
-        ("panda-agent", &["panda-protocol", "panda-http"]),
+        ("panda-tree", &[]),
+        (
+            "panda-twin",
+            &["panda-protocol", "panda-board", "panda-tree"],
+        ),
+        (
+            "panda-agent",
+            &["panda-protocol", "panda-http", "panda-tree"],
+        ),
     ];
     for (name, may) in allowed {
         for dependency in built_from(name)?

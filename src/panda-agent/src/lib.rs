@@ -11,12 +11,10 @@
 //! - [`link`]: the channel that only the master and this boot share
 //! - [`worker`]: a Launchpad builder; also runs alone
 //! - [`foreign`]: a worker that the image names in its place
-//! - `tree`: removing what a build left behind
 
 pub mod foreign;
 pub mod init;
 pub mod link;
-mod tree;
 pub mod worker;
 
 /// What the worker calls itself.

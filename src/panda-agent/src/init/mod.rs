@@ -197,7 +197,7 @@ async fn start(
         ..
     } = found;
     if !machine.has_kernel() {
-        let wiped = async { scratch::wipe(scratch).map(|()| ((), String::new())) };
+        let wiped = async { scratch::wipe(scratch).map(|said| ((), said)) };
         steps.run("scratch", wiped).await?;
         // It runs in its host's, and checks what it is told of as any board does.
         if let Some(wanted) = &boot.rootfs {

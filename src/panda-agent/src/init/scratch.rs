@@ -5,7 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::tree;
+/// Where what cannot be removed goes: nothing of a boot has this name.
+const STUCK: &str = "stuck";
 
 /// Why the scratch disk was not wiped.
 #[derive(Debug, thiserror::Error)]
@@ -13,7 +14,7 @@ pub(crate) enum ScratchError {
     /// It is no directory of its own: a link could lead the wiping elsewhere.
     #[error("the scratch disk {} must be a directory, and no link to one", .0.display())]
     NoDirectory(PathBuf),
-    /// Something of it could not be removed.
+    /// Something of it could be neither removed nor moved aside.
     #[error("the scratch disk cannot be wiped: {}: {source}", path.display())]
     Remove {
         /// What.
@@ -23,8 +24,9 @@ pub(crate) enum ScratchError {
     },
 }
 
-/// Removes everything in `directory` and nothing else: links are removed, not followed.
-pub(crate) fn wipe(directory: &Path) -> Result<(), ScratchError> {
+/// Removes everything in `directory` and nothing else: links are removed, not followed. What cannot be removed is moved
+/// aside within it, where this boot does not look; returns what there is to say of that.
+pub(crate) fn wipe(directory: &Path) -> Result<String, ScratchError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| ScratchError::Remove { path, source }
@@ -32,19 +34,18 @@ pub(crate) fn wipe(directory: &Path) -> Result<(), ScratchError> {
     if !fs::symlink_metadata(directory).is_ok_and(|found| found.is_dir()) {
         return Err(ScratchError::NoDirectory(directory.to_owned()));
     }
+    let Err(error) = panda_tree::empty(directory) else {
+        return Ok(String::new());
+    };
+    let stuck = directory.join(STUCK);
     for entry in fs::read_dir(directory).map_err(failed(directory))? {
-        let entry = entry.map_err(failed(directory))?;
-        let path = entry.path();
-        // The type of the entry itself, never of what a link leads to.
-        let is_directory = entry.file_type().map_err(failed(&path))?.is_dir();
-        let removed = if is_directory {
-            tree::remove(&path)
-        } else {
-            fs::remove_file(&path)
-        };
-        removed.map_err(failed(&path))?;
+        let path = entry.map_err(failed(directory))?.path();
+        if path != stuck {
+            panda_tree::set_aside(&path, &stuck).map_err(failed(&path))?;
+        }
     }
-    Ok(())
+    tracing::warn!(place = %stuck.display(), %error, "the scratch disk is not wiped whole: remove the rest by hand");
+    Ok(format!("{error}; moved to {}", stuck.display()))
 }
 
 #[cfg(test)]
@@ -69,6 +70,40 @@ mod tests {
         wipe(&scratch).unwrap();
         assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0);
         assert_eq!(fs::read_to_string(outside.join("kept")).unwrap(), "x");
+    }
+
+    #[test]
+    fn what_cannot_be_removed_is_moved_aside_and_the_boot_goes_on() {
+        use std::os::unix::fs::chown;
+        if !nix::unistd::geteuid().is_root() {
+            println!("skipped: changing who one is needs root");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let scratch = directory.path().join("scratch");
+        fs::create_dir_all(scratch.join("worker/builds/roots")).unwrap();
+        fs::write(scratch.join("worker/builds/roots/file"), "x").unwrap();
+        for path in ["", "worker", "worker/builds"] {
+            chown(scratch.join(path), Some(65_534), Some(65_534)).unwrap();
+        }
+        chown(directory.path(), Some(65_534), Some(65_534)).unwrap();
+        nix::unistd::seteuid(65_534.into()).unwrap();
+        for _ in 0..2 {
+            let said = wipe(&scratch).unwrap();
+            assert!(
+                said.contains("roots/file") && said.contains("stuck"),
+                "{said}"
+            );
+            assert_eq!(
+                fs::read_dir(&scratch).unwrap().count(),
+                1,
+                "only what is set aside"
+            );
+            assert!(!scratch.join("worker").exists());
+        }
+        nix::unistd::seteuid(0.into()).unwrap();
+        assert_eq!(wipe(&scratch).unwrap(), "");
+        assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0);
     }
 
     #[test]

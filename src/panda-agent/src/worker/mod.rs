@@ -7,7 +7,7 @@
 //! - `runner`: a build's process, from the worker's side; [`inner`]: that process
 //! - `args`, `plan`: what a build is told; `sources`: its apt sources
 //! - `log`: its log; `outcome`, `relations`: what sbuild's status and log mean
-//! - `gather`, `changes`, `deb822`: its results
+//! - `gather`, `changes`, `deb822`: its results; `clean_up`: what is done with the rest
 //! - [`needs`]: the programs that must be there
 //!
 //! # On the disk
@@ -15,10 +15,12 @@
 //! STATE/lock        one worker a state directory
 //! STATE/filecache/  inputs, by SHA-1
 //! STATE/builds/     one directory a build: work/, results/, buildlog; emptied when the worker starts
+//! STATE/stuck/      what could not be removed of earlier builds; tried again at each start and after each build
 //! ```
 
 mod args;
 mod changes;
+mod clean_up;
 mod deb822;
 mod gather;
 pub mod inner;
@@ -43,6 +45,7 @@ use nix::fcntl::{Flock, FlockArg};
 use panda_http::download::{DownloadSettings, Downloader};
 use panda_http::{ClientError, Store, StoreError};
 use panda_protocol::launchpad::{BuildStatus, Outcome};
+use panda_tree::StuckError;
 use tokio_util::sync::CancellationToken;
 
 use log::BuildLog;
@@ -50,8 +53,6 @@ use needs::NeedsError;
 use plan::{Plan, Verdict, WorkDir};
 use runner::{End, Isolation, RunError};
 use state::State;
-
-use crate::tree;
 
 /// The one build type.
 const BUILD_TYPE: &str = "binarypackage";
@@ -119,6 +120,9 @@ pub enum WorkerError {
     /// Another worker has it.
     #[error("the state directory {} is in use by another worker; give each its own --state", .0.display())]
     InUse(PathBuf),
+    /// What an earlier worker left of its builds.
+    #[error(transparent)]
+    Stuck(#[from] StuckError),
     /// The file cache.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -138,6 +142,8 @@ struct Shared {
     public: OnceLock<Downloader>,
     depot: Option<Depot>,
     builds: PathBuf,
+    /// What could not be removed of earlier builds.
+    stuck: PathBuf,
     counter: AtomicU64,
     state: Mutex<State<Arc<Run>>>,
     /// Held for as long as the worker lives.
@@ -181,9 +187,8 @@ impl Worker {
         let lock = File::create(state.join("lock")).map_err(failed(&state))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
             .map_err(|_| WorkerError::InUse(state.clone()))?;
-        let builds = state.join("builds");
-        tree::remove(&builds).map_err(failed(&builds))?;
-        private_dir(&builds).map_err(failed(&builds))?;
+        let (builds, stuck) = (state.join("builds"), state.join("stuck"));
+        clean_up::fresh(&builds, &stuck)?;
         Ok(Self(Arc::new(Shared {
             cache: Store::open(&state.join("filecache"), settings.cache_bytes)?,
             public: OnceLock::new(),
@@ -191,6 +196,7 @@ impl Worker {
             isolation,
             depot,
             builds,
+            stuck,
             counter: AtomicU64::new(0),
             state: Mutex::new(State::Idle),
             _lock: lock,
@@ -286,7 +292,8 @@ impl Worker {
             tracing::info!(build = %plan.build_id, status = outcome.build_status.as_str(), "build ended");
             worker.state().finish(outcome);
             run.ended.cancel();
-            remove(run.work.path().clone());
+            let (work, stuck) = (run.work.path().clone(), worker.0.stuck.clone());
+            clean_up::later(work, stuck);
         });
     }
 
@@ -316,7 +323,7 @@ impl Worker {
             Err(error) if is_full(&run.directory) => {
                 // Nothing is wrong with the builder, which must not say so.
                 tracing::warn!(build = %plan.build_id, %error, "the build has filled the disk");
-                make_room(run.work.path().to_owned()).await;
+                clean_up::now(run.work.path().clone()).await;
                 say("\nE: the build has filled the disk");
                 return Outcome::bare(BuildStatus::PackageFail);
             }
@@ -366,7 +373,7 @@ impl Worker {
 
     /// Forgets a finished build: its log and results are removed.
     fn forget(&self, run: &Run) {
-        remove(run.directory.clone());
+        clean_up::later(run.directory.clone(), self.0.stuck.clone());
     }
 }
 
@@ -411,21 +418,4 @@ fn is_full(path: &Path) -> bool {
         let bytes = wide(disk.blocks_available()).saturating_mul(wide(disk.fragment_size()));
         bytes < LEAST_ROOM || (disk.files() > 0 && disk.files_available() == 0)
     })
-}
-
-/// Removes a directory, and returns when that is done.
-async fn make_room(path: PathBuf) {
-    let removed = tokio::task::spawn_blocking(move || tree::remove(&path)).await;
-    if let Ok(Err(error)) = removed {
-        tracing::warn!(%error, "a build's files cannot be removed");
-    }
-}
-
-/// Removes a directory in the background: an unpacked chroot takes a while.
-fn remove(path: PathBuf) {
-    tokio::task::spawn_blocking(move || {
-        if let Err(error) = tree::remove(&path) {
-            tracing::warn!(path = %path.display(), %error, "cannot be removed");
-        }
-    });
 }

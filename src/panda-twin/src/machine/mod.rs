@@ -91,13 +91,19 @@ impl Place {
     /// # Errors
     /// When it is there and cannot be removed.
     pub async fn clear_ram(&self) -> Result<(), MachineError> {
-        match tokio::fs::remove_dir_all(&self.ram).await {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(MachineError::io("remove", &self.ram)(error))
-            }
-            _ => Ok(()),
-        }
+        let ram = self.ram.clone();
+        let removed = tokio::task::spawn_blocking(move || remove(&ram)).await;
+        removed.unwrap_or_else(|error| {
+            Err(MachineError::io("remove", &self.ram)(io::Error::other(
+                error.to_string(),
+            )))
+        })
     }
+}
+
+/// Removes a board's RAM: what ran on it may have done anything to it.
+fn remove(ram: &Path) -> Result<(), MachineError> {
+    panda_tree::remove(ram).map_err(|error| MachineError::io("remove", &error.first)(error.source))
 }
 
 /// A machine that was started.

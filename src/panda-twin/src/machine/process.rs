@@ -128,9 +128,7 @@ fn live(
 /// Lays out the board's RAM: the kernel, and the ramdisk unpacked.
 fn prepare(image: &[u8], place: &Place) -> Result<(), MachineError> {
     let image = bootimg::parse(image, ManifestMachine::Process)?;
-    if place.ram.exists() {
-        fs::remove_dir_all(&place.ram).map_err(MachineError::io("remove", &place.ram))?;
-    }
+    super::remove(&place.ram)?;
     let private = |path: &Path| {
         let mut builder = DirBuilder::new();
         builder

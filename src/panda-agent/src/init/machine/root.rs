@@ -112,8 +112,8 @@ pub(crate) fn switch() -> Result<(), RootError> {
     for file in ["/init", "/agent.toml"] {
         fs::remove_file(file).map_err(io("cannot remove", Path::new(file)))?;
     }
-    crate::tree::remove(Path::new("/modules"))
-        .map_err(io("cannot remove", Path::new("/modules")))?;
+    panda_tree::remove(Path::new("/modules"))
+        .map_err(|error| io("cannot remove", &error.first)(error.source))?;
     std::env::set_current_dir(new).map_err(io("cannot enter", new))?;
     mounts::shift(Path::new("."), Path::new("/"))?;
     nix::unistd::chroot(".").map_err(errno("cannot change the root to", new))?;

@@ -20,7 +20,7 @@ mod command;
 mod disk;
 mod monitor;
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{DirBuilder, File};
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -255,9 +255,7 @@ impl Life {
     /// The board's RAM: kernel and ramdisk as they came.
     fn lay_out(&self, image: &bootimg::BootImage<'_>) -> Result<Files, MachineError> {
         let ram = &self.place.ram;
-        if ram.exists() {
-            fs::remove_dir_all(ram).map_err(MachineError::io("remove", ram))?;
-        }
+        super::remove(ram)?;
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
