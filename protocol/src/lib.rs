@@ -13,6 +13,7 @@
 //! - [`manifest`]: a known-good image's description; [`worker`]: a worker in it that is not ours
 //! - [`proxr`]: relay boards; [`hub_power`]: USB hubs that switch their ports
 //! - [`usb_descriptors`]: what a USB device says of itself; [`zimage`]: an ARM kernel and its device tree
+//! - [`word`]: what a suite or an architecture may be called
 //! - [`digest`]: SHA-1 and SHA-256 values as types
 //! - [`ids`]: numbers and names of slots, boots and attempts as types
 //! - [`operators`]: what the daemon records of its boards and builds, and tells those who run it
@@ -32,5 +33,6 @@ pub mod omap4;
 pub mod operators;
 pub mod proxr;
 pub mod usb_descriptors;
+pub mod word;
 pub mod worker;
 pub mod zimage;

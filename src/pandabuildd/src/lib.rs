@@ -33,7 +33,6 @@ pub mod filecache;
 pub mod front;
 pub mod guest;
 pub mod identity;
-pub mod images;
 pub mod ledger;
 pub mod rack;
 pub mod slot;

@@ -11,8 +11,8 @@ use crate::boot::{BootSettings, ExpectedBoard, Sense};
 use crate::depot::{Depot, Inputs};
 use crate::guest::{GuestSettings, Results};
 use crate::identity::KeyAndCertificate;
-use crate::images::Image;
 use crate::ledger::Ledger;
+use panda_image::Image;
 
 /// Everything that one slot's activities need.
 pub struct Parts {

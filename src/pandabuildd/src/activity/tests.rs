@@ -31,8 +31,8 @@ use crate::depot::{Depot, Inputs};
 use crate::guest::toy::{self, Toy, ToyAgent, build_id, building, waiting};
 use crate::guest::{GuestSettings, Results};
 use crate::identity::{self, KeyAndCertificate};
-use crate::images::{Image, process};
 use crate::ledger::{Grade, Ledger, NewAttempt};
+use panda_image::{Image, process};
 
 mod boots;
 mod builds;

@@ -17,7 +17,7 @@ use super::rom::Rom;
 use super::second_stage::Ready;
 use super::settings::{ExpectedBoard, PublicId, ms};
 use super::talk;
-use crate::images::Image;
+use panda_image::Image;
 
 /// The chip is the slot's.
 #[derive(Debug)]

@@ -29,7 +29,7 @@ use super::paced::Paced;
 use super::second_stage::Ready;
 use super::settings::ms;
 use super::talk;
-use crate::images::Image;
+use panda_image::Image;
 
 /// The board runs what was sent to it, as far as its port tells.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use panda_board::{PipeError, PowerError};
 use panda_protocol::digest::Sha256;
 
 use crate::guest::LinkError;
-use crate::images::ImageError;
 use crate::ledger::Grade;
+use panda_image::ImageError;
 
 /// A step that failed, by name.
 #[derive(Debug, thiserror::Error)]

@@ -12,7 +12,7 @@ use super::error::Failure;
 use super::paced::Paced;
 use super::settings::ms;
 use super::talk;
-use crate::images::Image;
+use panda_image::Image;
 use panda_protocol::boot_toml::BootToml;
 
 /// The second stage runs and waits for a boot image.

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use super::bench::{GADGET, Script, TestBoard, asic_id, device, rom};
 use super::*;
 use crate::identity::{KeyAndCertificate, new_boot_id};
-use crate::images::{Image, process};
 use crate::ledger::Grade;
+use panda_image::{Image, process};
 
 const KERNEL: &[u8] = b"#!/bin/sh\necho the kernel\n";
 

@@ -12,8 +12,8 @@ use serde_json::json;
 use super::{Exit, say};
 use crate::budget::{Budget, Moved, Rates, Wire};
 use crate::config::Config;
-use crate::images::Image;
 use crate::webservice::WebService;
+use panda_image::Image;
 
 /// Check a rack's configuration and its image, every byte of it, and show what a boot moves and how long that takes
 /// one slot, and all slots at once. Touches no board. Ends with 0 only where `serve` would find nothing to refuse

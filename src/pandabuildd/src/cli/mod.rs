@@ -9,7 +9,6 @@ mod console;
 mod demo;
 mod image;
 mod ppa_reset;
-mod programs;
 mod reset;
 mod serve;
 mod slots;
@@ -23,7 +22,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use panda_image::steps::Steps;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 /// The state directory of a daemon that was installed as the examples say.
 const STATE_DIR: &str = "/var/lib/pandabuildd";
@@ -203,13 +204,16 @@ fn interrupted() -> impl Future<Output = ()> + Send + use<> {
     }
 }
 
-/// A word that becomes an argument of another program: a suite, an architecture.
-fn check_word(option: &str, word: &str) -> anyhow::Result<()> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '+');
-    if word.is_empty() || word.starts_with('-') || !word.chars().all(plain) {
-        anyhow::bail!("{option} {word:?}: expected letters, digits and - . _ +");
-    }
-    Ok(())
+/// The steps of making something, which Ctrl-C and SIGTERM end.
+fn steps_until_interrupted() -> Steps {
+    let stop = CancellationToken::new();
+    let cancel = stop.clone();
+    let interrupted = interrupted();
+    tokio::spawn(async move {
+        interrupted.await;
+        cancel.cancel();
+    });
+    Steps::until(stop)
 }
 
 /// Makes a directory, and those above it, where there is none.

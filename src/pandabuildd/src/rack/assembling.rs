@@ -21,9 +21,9 @@ use crate::filecache::{self, Filecache};
 use crate::front::SlotFront;
 use crate::front::routes::Hosts;
 use crate::identity::KeyAndCertificate;
-use crate::images::Image;
 use crate::ledger::Ledger;
 use crate::webservice::{Keeper, WebService};
+use panda_image::Image;
 
 /// What all slots are made from.
 pub(super) struct Assembly<'a> {

@@ -11,9 +11,9 @@ use super::sockets::SocketError;
 use crate::control::ControlServerError;
 use crate::filecache::FilecacheError;
 use crate::identity::IdentityError;
-use crate::images::ImageError;
 use crate::ledger::LedgerError;
 use crate::webservice::WebServiceError;
+use panda_image::ImageError;
 
 /// Why a rack does not start. Every message says what to do.
 #[derive(Debug, thiserror::Error)]

@@ -22,7 +22,6 @@ use crate::config::Config;
 use crate::control::wire::{Answer, Ask};
 use crate::control::{self, client};
 use crate::depot::Inputs;
-use crate::images;
 use crate::ledger::Ledger;
 use crate::slot;
 use crate::testing::{Asked, ScriptedActivities};
@@ -44,7 +43,7 @@ impl Bench {
             executor: None,
             insecure_fixed_disk_key: false,
         };
-        images::process::make(&directory.path().join("image"), &agent, &settings).unwrap();
+        panda_image::process::make(&directory.path().join("image"), &agent, &settings).unwrap();
         Self {
             directory,
             front: free(),

@@ -6,14 +6,15 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use panda_image::programs;
+use panda_image::steps::Interrupted;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 use tokio::process::Command;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::super::image::steps::Interrupted;
+use super::super::say;
 use super::super::slots::one_line;
-use super::super::{programs, say};
 use super::Role;
 use super::inputs::Inputs;
 use super::marks::Marks;

@@ -6,14 +6,15 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use panda_image::build::{self, Freshness, Request};
+use panda_image::steps::Steps;
+use panda_image::{Image, chroot, programs, qemu};
 use panda_protocol::agent_toml::AgentToml;
+use panda_protocol::word::check_word;
 use tokio::process::Command;
 
-use super::super::image::steps::Steps;
-use super::super::image::{self, Freshness, Request};
-use super::super::{check_word, chroot, programs, say};
+use super::super::say;
 use super::{Args, Role};
-use crate::images::{Image, qemu};
 
 /// The package's source, as it lies in `fixtures/sources/panda-marks`.
 const SOURCE: [(&str, &str); 5] = [
@@ -100,10 +101,10 @@ impl Inputs {
     /// Makes what is not in the cache.
     ///
     /// # Errors
-    /// Interrupted; whatever [`image::make`] and `chroot build` may find in the way.
+    /// Interrupted; whatever [`build::make`] and `chroot build` may find in the way.
     pub(crate) async fn prepare(args: &Args, work: &Path, steps: &Steps) -> anyhow::Result<Self> {
         let arch = programs::host_arch().to_owned();
-        let suite = args.suite.clone().unwrap_or_else(image::host_suite);
+        let suite = args.suite.clone().unwrap_or_else(build::host_suite);
         check_word("--suite", &suite)?;
         // panda-twin says so of QEMU too, but only when image and chroot have been made.
         let qemu = match &*arch {
@@ -125,7 +126,7 @@ impl Inputs {
         };
         // Both fetch and unpack packages, each on one processor. Where one fails, the other's work is there the next time.
         let (real, chroot) = tokio::join!(
-            image::make(&request, steps),
+            build::make(&request, steps),
             chroot(args, &suite, &arch, steps)
         );
         let (real, chroot) = (real?, chroot?);
@@ -135,7 +136,7 @@ impl Inputs {
             let (image, directory) = (real.clone(), control_directory.clone());
             let settings = AgentToml {
                 insecure_fixed_disk_key: true,
-                ..image::settings(&arch)?
+                ..build::settings(&arch)?
             };
             tokio::task::spawn_blocking(move || qemu::variant(&image, &settings, &directory))
         };
@@ -189,7 +190,7 @@ impl Inputs {
 
 /// The chroot that builds get, made where there is none.
 async fn chroot(args: &Args, suite: &str, arch: &str, steps: &Steps) -> anyhow::Result<PathBuf> {
-    let cache = image::cache_directory()?;
+    let cache = build::cache_directory()?;
     let path = cache.join(format!("marks-chroot-{suite}-{arch}.tar.zst"));
     if path.exists() {
         return Ok(path);
@@ -203,9 +204,6 @@ async fn chroot(args: &Args, suite: &str, arch: &str, steps: &Steps) -> anyhow::
     recipe.left_out = &LEFT_OUT;
     recipe.hooks.push(AS_ROOT.to_owned());
     chroot::make(&recipe, steps.stop().cancelled()).await?;
-    if steps.stop().is_cancelled() {
-        return Err(image::steps::Interrupted.into());
-    }
     Ok(path)
 }
 

@@ -26,13 +26,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context as _;
+use panda_image::steps::{Interrupted, Steps};
 use tokio_util::sync::CancellationToken;
 
 use self::builds::{Built, Show};
 use self::inputs::Inputs;
 use self::rack::DemoRack;
-use super::image::steps::{Interrupted, Steps};
-use super::{Exit, say};
+use super::{Exit, say, steps_until_interrupted};
 use crate::ledger::BootHistory;
 
 /// How often the package is built on each Panda.
@@ -87,7 +87,7 @@ struct Run {
 
 /// Runs it.
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
-    let steps = Steps::until_interrupted();
+    let steps = steps_until_interrupted();
     let shown = show(&args, &steps).await;
     steps.end();
     match shown {

@@ -9,13 +9,13 @@ use anyhow::{Context as _, bail};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use panda_image::programs;
+use panda_image::steps::Interrupted;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::super::image::steps::Interrupted;
-use super::super::programs;
 use super::Role;
 use crate::control::client;
 use crate::control::wire::{Answer, Ask};

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use panda_submit::{Show, one_line};
 
 /// A line longer than this is shown in pieces.
 const MAX_LINE: usize = 64 * 1024;
@@ -13,17 +14,15 @@ const MAX_MESSAGE: usize = 200;
 
 /// The log and the progress line.
 #[derive(Debug)]
-pub(crate) struct Show {
+pub(super) struct Terminal {
     bar: ProgressBar,
     partial: Vec<u8>,
     /// Standard output is gone (a closed pipe): the build goes on without it.
     deaf: bool,
 }
 
-impl Show {
-    /// Begins; `title` leads the progress line.
-    #[must_use]
-    pub(crate) fn new(title: &str) -> Self {
+impl Default for Terminal {
+    fn default() -> Self {
         // Draws nothing where standard error is no terminal.
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         if let Ok(style) =
@@ -31,7 +30,6 @@ impl Show {
         {
             bar.set_style(style);
         }
-        bar.set_prefix(one_line(title));
         bar.enable_steady_tick(Duration::from_millis(250));
         Self {
             bar,
@@ -39,21 +37,25 @@ impl Show {
             deaf: false,
         }
     }
+}
 
-    /// What is going on, in one line.
-    pub(crate) fn progress(&self, text: &str) {
+impl Show for Terminal {
+    fn title(&mut self, title: &str) {
+        self.bar.set_prefix(one_line(title));
+    }
+
+    fn progress(&mut self, text: &str) {
         self.bar
             .set_message(one_line(text).chars().take(MAX_MESSAGE).collect::<String>());
     }
 
-    /// A line on standard error that stays.
-    pub(crate) fn note(&self, text: &str) {
+    fn note(&mut self, text: &str) {
         self.bar
             .suspend(|| eprintln!("pandabuildd: {}", one_line(text)));
     }
 
-    /// Appends a piece of the log; whole lines are shown.
-    pub(crate) fn log(&mut self, piece: &[u8]) {
+    /// Whole lines are shown.
+    fn log(&mut self, piece: &[u8]) {
         self.partial.extend_from_slice(piece);
         let whole = match self.partial.iter().rposition(|byte| *byte == b'\n') {
             Some(end) => end + 1,
@@ -64,9 +66,11 @@ impl Show {
         let lines = std::mem::replace(&mut self.partial, rest);
         self.print(&printable(&lines));
     }
+}
 
+impl Terminal {
     /// Takes the progress line away and shows what is left of the log.
-    pub(crate) fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         if !self.partial.is_empty() {
             let mut lines = std::mem::take(&mut self.partial);
             lines.push(b'\n');
@@ -104,14 +108,6 @@ fn printable(lines: &[u8]) -> String {
         .collect()
 }
 
-/// One line for a terminal.
-#[must_use]
-pub(crate) fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +119,5 @@ mod tests {
             printable(hostile),
             "a\u{fffd}]0;title\u{fffd}b\nc\nd\u{fffd}\u{fffd}\tend\u{fffd} \u{fffd}2J\n"
         );
-        assert_eq!(one_line("a\nb\x1b"), "a\u{fffd}b\u{fffd}");
     }
 }

@@ -1,43 +1,18 @@
 //! `pandabuildd submit`: has a source package built by any Launchpad builder, exactly as Launchpad's
-//! manager would, without Launchpad.
+//! manager would, without Launchpad. The work is `panda-submit`'s; this is its command line.
 //!
-//! ```text
-//! check the .dsc and its files ─ serve them ─ status IDLE ─ ensurepresent (all at once) ─ build
-//!   ─ status, status, … with the log ─ fetch the results, checked ─ clean ─ exit code
-//! ```
-//!
-//! - [`dsc`]: the source package, checked before anything is sent
-//! - [`serve`]: gives the builder the files
-//! - [`dispatch`]: from IDLE to BUILDING
-//! - [`follow`]: until it has ended; [`log`]: the log on the terminal
-//! - [`fetch`]: the results
-//! - [`keys`]: OpenPGP keys of archives
+//! - [`log`]: the log on the terminal
 
-mod dispatch;
-mod dsc;
-mod fetch;
-mod follow;
-mod keys;
 mod log;
-mod serve;
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use panda_http::client::ClientLimits;
-use panda_http::endpoint::EndpointSettings;
-use panda_http::{BuilderClient, Endpoint, pinned};
-use panda_protocol::digest::Sha1;
 use panda_protocol::launchpad::{BuildStatus, Outcome};
+use panda_submit::{Ended, Place, Request, one_line};
 use tokio_util::sync::CancellationToken;
 
-use self::dispatch::Job;
-use self::dsc::SourcePackage;
-use self::follow::{Ended, Follower};
-use self::log::Show;
-use self::serve::{FileServer, Place};
+use self::log::Terminal;
 use super::Exit;
 
 /// Have a source package built by any Launchpad builder: a slot of a rack, of `twin`, or another. Serves
@@ -96,74 +71,45 @@ pub(crate) struct Args {
 /// Runs it.
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     let stop = stop_token();
-    // Everything that can be wrong on this side is found before the builder hears of it.
-    let package = SourcePackage::open(&args.dsc)?;
-    let chroot = chroot(&args.chroot)?;
-    for (option, word) in [
-        ("--suite", Some(&args.suite)),
-        ("--series", args.series.as_ref()),
-        ("--arch", args.arch.as_ref()),
-        ("--purpose", Some(&args.purpose)),
-    ] {
-        word.map_or(Ok(()), |word| super::check_word(option, word))?;
-    }
-    let keys = keys::read(&args.keys)?;
-    for line in &args.archives {
-        check_archive(line)?;
-    }
-    let output = Output::open(&args.output, &package)?;
-    let client = client(&args.builder)?;
-
-    let server = FileServer::start(&args.builder, args.serve.as_ref()).await?;
-    let job = Job::new(&package, chroot, keys);
-    let mut show = Show::new(&format!("{} {}", package.source, package.version));
-    let ready = dispatch::ready(&client, Duration::from_secs(args.wait), &mut show);
-    let build = tokio::select! {
-        build = async {
-            ready.await?;
-            dispatch::send_files(&client, &job, &package, &args.chroot, &server).await?;
-            job.call(&args, &client).await
-        } => build?,
-        () = stop.cancelled() => return Ok(Exit::Interrupted),
-    };
-    let build_id = build.build_id.clone();
-    // From here on the builder is ours: whatever happens, it is left clean.
-    let begun = dispatch::build(&client, build).await;
-    let mut follower = Follower::new(&client, build_id, &mut show, stop);
-    if let Err(error) = begun {
-        // The answer may have been lost, and not the call.
-        if let Err(unclean) = follower.clean().await {
-            eprintln!("pandabuildd: the builder may still have the build: {unclean:#}");
-        }
-        return Err(error);
-    }
-    let ended = follower.until_end().await;
-    let fetched = match &ended {
-        Ok(Ended::Waiting(outcome)) => {
-            follower.rest_of_log().await;
-            output.fetch(&client, outcome).await
-        }
-        Ok(Ended::Interrupted) | Err(_) => Ok(()),
-    };
-    let cleaned = match &ended {
-        Ok(Ended::Waiting(_)) if args.leave => Ok(()),
-        Ok(_) | Err(_) => follower.clean().await,
-    };
-    show.end();
-    drop(server);
-    let exit = match ended? {
-        Ended::Interrupted => {
+    let request = request(args);
+    let mut terminal = Terminal::default();
+    let submitted = panda_submit::submit(&request, &mut terminal, stop).await;
+    terminal.end();
+    let submitted = submitted?;
+    let exit = match &submitted.ended {
+        Ended::NotBegun => Exit::Interrupted,
+        Ended::Aborted => {
             eprintln!("pandabuildd: the build was aborted");
             Exit::Interrupted
         }
-        Ended::Waiting(outcome) => verdict(&outcome, &args.output),
+        Ended::Waiting(outcome) => verdict(outcome, &request.output),
     };
-    fetched?;
+    submitted.fetched?;
     // A build that went well is not made a failure by a builder that is slow to become clean.
-    if let Err(error) = cleaned {
+    if let Err(error) = submitted.cleaned {
         eprintln!("pandabuildd: the build has ended, but the builder is not clean: {error:#}");
     }
     Ok(exit)
+}
+
+fn request(args: Args) -> Request {
+    Request {
+        dsc: args.dsc,
+        builder: args.builder,
+        chroot: args.chroot,
+        suite: args.suite,
+        series: args.series,
+        arch: args.arch,
+        archives: args.archives,
+        keys: args.keys,
+        purpose: args.purpose,
+        arch_indep: !args.no_arch_indep,
+        debug_symbols: args.debug_symbols,
+        output: args.output,
+        serve: args.serve,
+        wait: Duration::from_secs(args.wait),
+        leave: args.leave,
+    }
 }
 
 /// Cancelled by Ctrl-C or SIGTERM; a second one ends the process at once.
@@ -181,63 +127,6 @@ fn stop_token() -> CancellationToken {
         std::process::exit(i32::from(Exit::Interrupted.code()));
     });
     stop
-}
-
-fn client(url: &str) -> anyhow::Result<BuilderClient> {
-    let tls = pinned::public_client_config()?;
-    let endpoint = Endpoint::new(url, tls, EndpointSettings::default()).context("--builder")?;
-    // A slot's `clean` may wait for its board for half a minute.
-    let limits = ClientLimits {
-        call_limit: Duration::from_secs(60),
-        ..ClientLimits::default()
-    };
-    Ok(BuilderClient::new(endpoint, limits))
-}
-
-/// The chroot's sum.
-fn chroot(path: &Path) -> anyhow::Result<Sha1> {
-    dsc::sha1_of(path).map_err(|error| {
-        let missing = matches!(
-            &error,
-            dsc::DscError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound
-        );
-        let error = anyhow::Error::from(error).context("--chroot");
-        if missing {
-            anyhow::anyhow!("{error:#}; `pandabuildd chroot build` makes one")
-        } else {
-            error
-        }
-    })
-}
-
-/// What a builder writes into its sources: a `deb` line, of one line.
-fn check_archive(line: &str) -> anyhow::Result<()> {
-    let words = line.split_ascii_whitespace().count();
-    // The line is not quoted: it may hold a password.
-    if !line.starts_with("deb ") || words < 3 || line.chars().any(char::is_control) {
-        bail!("--archive: expected one line `deb [options] URL SUITE COMPONENTS`");
-    }
-    Ok(())
-}
-
-/// Where results go.
-struct Output<'a> {
-    directory: &'a Path,
-    package: &'a SourcePackage,
-}
-
-impl<'a> Output<'a> {
-    /// Makes the directory; a build whose results cannot be kept is not begun.
-    fn open(directory: &'a Path, package: &'a SourcePackage) -> anyhow::Result<Self> {
-        let what = || format!("--output {}", directory.display());
-        super::make_directory(directory, 0o777).with_context(what)?;
-        tempfile::tempfile_in(directory).with_context(what)?;
-        Ok(Self { directory, package })
-    }
-
-    async fn fetch(&self, client: &BuilderClient, outcome: &Outcome) -> anyhow::Result<()> {
-        fetch::results(client, outcome, self.directory, self.package).await
-    }
 }
 
 fn verdict(outcome: &Outcome, output: &Path) -> Exit {
@@ -258,7 +147,7 @@ fn verdict(outcome: &Outcome, output: &Path) -> Exit {
             Exit::DepFail,
             format!(
                 "a build dependency is missing: {}",
-                log::one_line(&outcome.dependencies)
+                one_line(&outcome.dependencies)
             ),
         ),
         BuildStatus::ChrootFail => (
@@ -275,6 +164,3 @@ fn verdict(outcome: &Outcome, output: &Path) -> Exit {
     eprintln!("{}: {text}", outcome.build_status);
     exit
 }
-
-#[cfg(test)]
-mod tests;

@@ -19,15 +19,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
+use panda_image::{Image, programs};
 use panda_protocol::agent_toml::{self, AgentToml};
 use panda_protocol::manifest;
 use serde_json::json;
 
 use self::plan::Plan;
 use self::process::Twin;
-use super::{Exit, programs, say};
+use super::{Exit, say};
 use crate::config::Config;
-use crate::images;
 use crate::rack::{Rack, StateLock};
 
 /// Run the daemon over virtual boards on this machine. Slots are panda01, panda02, …; each has a port of its
@@ -111,7 +111,7 @@ impl Boards {
                 }
                 let path = directory.canonicalize().with_context(named)?;
                 let loading = path.clone();
-                let image = tokio::task::spawn_blocking(move || images::Image::load(&loading))
+                let image = tokio::task::spawn_blocking(move || Image::load(&loading))
                     .await
                     .context("loading the image")?
                     .with_context(named)?;
@@ -201,9 +201,11 @@ async fn serve(
             insecure_fixed_disk_key: false,
         };
         let (directory, agent) = (state.join("image"), agent.clone());
-        tokio::task::spawn_blocking(move || images::process::make(&directory, &agent, &settings))
-            .await
-            .context("making the image")??;
+        tokio::task::spawn_blocking(move || {
+            panda_image::process::make(&directory, &agent, &settings)
+        })
+        .await
+        .context("making the image")??;
     }
     let path = state.join("rack.toml");
     plan.write(&path)?;

@@ -1,0 +1,303 @@
+//! From a builder that says IDLE to one that says BUILDING, call for call as Launchpad's manager does it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use dxr::Value;
+use futures_util::future::try_join_all;
+use panda_http::BuilderClient;
+use panda_http::client::{BuildAnswer, Presence};
+use panda_http::endpoint::ClientError;
+use panda_protocol::digest::Sha1;
+use panda_protocol::launchpad::{BuildCall, BuildId, EnsurePresent, FileName, Status, Sum};
+use tokio::time::{Instant, sleep};
+
+use crate::dsc::SourcePackage;
+use crate::serve::FileServer;
+use crate::{Request, Show, one_line};
+
+/// Between two looks at a builder that is not ready.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// What is built, from what.
+#[derive(Debug)]
+pub(crate) struct Job {
+    chroot: Sha1,
+    filemap: BTreeMap<FileName, Sum>,
+    keys: Vec<String>,
+}
+
+impl Job {
+    /// The build of `package` in `chroot`.
+    #[must_use]
+    pub(crate) fn new(package: &SourcePackage, chroot: Sha1, keys: Vec<String>) -> Self {
+        let filemap = package
+            .files
+            .iter()
+            .map(|file| (file.name.clone(), file.sha1.into()))
+            .collect();
+        Self {
+            chroot,
+            filemap,
+            keys,
+        }
+    }
+
+    /// `build`'s arguments. Asks the builder for its architecture where none was given.
+    ///
+    /// # Errors
+    /// The builder does not say.
+    pub(crate) async fn call(
+        &self,
+        request: &Request,
+        client: &BuilderClient,
+    ) -> anyhow::Result<BuildCall> {
+        let arch = match &request.arch {
+            Some(arch) => arch.clone(),
+            None => {
+                client
+                    .info()
+                    .await
+                    .context("asking the builder for its architecture (or give --arch)")?
+                    .arch
+            }
+        };
+        let id = format!("PACKAGEBUILD-{}", jiff::Timestamp::now().as_millisecond());
+        Ok(BuildCall {
+            build_id: BuildId::try_from(id)?,
+            build_type: "binarypackage".to_owned(),
+            chroot: self.chroot.into(),
+            filemap: self.filemap.clone(),
+            args: arguments(request, &arch, &self.keys),
+        })
+    }
+}
+
+/// All that Launchpad's manager gives a `binarypackage` build.
+fn arguments(request: &Request, arch: &str, keys: &[String]) -> BTreeMap<String, Value> {
+    let text = |text: &str| Value::String(text.to_owned());
+    let list = |items: &[String]| Value::Array(items.iter().map(|item| text(item)).collect());
+    let series = request
+        .series
+        .as_deref()
+        .unwrap_or_else(|| series_of(&request.suite));
+    [
+        ("series", text(series)),
+        ("suite", text(&request.suite)),
+        ("arch_tag", text(arch)),
+        ("arch_indep", Value::Boolean(request.arch_indep)),
+        ("archive_purpose", text(&request.purpose)),
+        ("ogrecomponent", text("main")),
+        ("archives", list(&request.archives)),
+        ("trusted_keys", list(keys)),
+        ("archive_private", Value::Boolean(false)),
+        ("build_debug_symbols", Value::Boolean(request.debug_symbols)),
+        ("image_type", text("chroot")),
+        ("fast_cleanup", Value::Boolean(true)),
+        ("builder_constraints", list(&[])),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect()
+}
+
+/// The suite less its pocket.
+fn series_of(suite: &str) -> &str {
+    [
+        "-release",
+        "-security",
+        "-updates",
+        "-proposed",
+        "-backports",
+    ]
+    .into_iter()
+    .find_map(|pocket| suite.strip_suffix(pocket))
+    .filter(|series| !series.is_empty())
+    .unwrap_or(suite)
+}
+
+/// Waits until the builder says IDLE. A fault (a slot between boots) or silence is tried again until
+/// `patience` is over; any other answer means that somebody else has the builder.
+///
+/// # Errors
+/// It is busy, or not ready in time.
+pub(crate) async fn ready(
+    client: &BuilderClient,
+    patience: Duration,
+    show: &mut dyn Show,
+) -> anyhow::Result<()> {
+    let until = Instant::now() + patience;
+    let mut said = false;
+    loop {
+        let error = match client.status().await {
+            Ok(report) => match report.status {
+                Status::Idle => return Ok(()),
+                // 2011's way of saying that the slot is between boots.
+                Status::Aborting { build_id: None } => {
+                    anyhow::anyhow!("the builder is between boots")
+                }
+                status => bail!("the builder is busy: {}", describe(&status)),
+            },
+            Err(
+                error @ (ClientError::Fault { .. }
+                | ClientError::Transport(_)
+                | ClientError::TimedOut(_)),
+            ) => anyhow::Error::from(error),
+            Err(error) => return Err(error).context("this is no builder that can be used"),
+        };
+        if Instant::now() + PAUSE > until {
+            return Err(error).context(format!(
+                "the builder was not ready within {} s",
+                patience.as_secs()
+            ));
+        }
+        if !said {
+            let seconds = patience.as_secs();
+            show.note(&format!(
+                "waiting up to {seconds} s for the builder: {error:#}"
+            ));
+            said = true;
+        }
+        show.progress(&format!("waiting for the builder: {error:#}"));
+        sleep(PAUSE).await;
+    }
+}
+
+fn describe(status: &Status) -> String {
+    match status {
+        Status::Idle => "idle".to_owned(),
+        Status::Building { build_id, .. } => format!("it builds {}", one_line(build_id.as_str())),
+        Status::Aborting { build_id } => format!(
+            "it aborts {}",
+            one_line(
+                build_id
+                    .as_ref()
+                    .map_or("a build", |build_id| build_id.as_str())
+            )
+        ),
+        Status::Aborted { build_id } | Status::Waiting { build_id, .. } => format!(
+            "it keeps the results of {} for somebody; reset it if nobody wants them",
+            one_line(build_id.as_str())
+        ),
+    }
+}
+
+/// Has the builder fetch the chroot and every source file, all at once.
+///
+/// # Errors
+/// One of them it could not fetch; why, in its words.
+pub(crate) async fn send_files(
+    client: &BuilderClient,
+    job: &Job,
+    package: &SourcePackage,
+    chroot: &Path,
+    server: &FileServer,
+) -> anyhow::Result<()> {
+    let files = std::iter::once(("the chroot", job.chroot, chroot)).chain(
+        package
+            .files
+            .iter()
+            .map(|file| (file.name.as_str(), file.sha1, file.path.as_path())),
+    );
+    try_join_all(files.map(|(name, sha1, path)| {
+        let call = EnsurePresent {
+            sum: sha1.into(),
+            url: Some(server.add(sha1, path)),
+            username: String::new(),
+            password: String::new(),
+        };
+        async move {
+            let answer = client.ensure_present(call).await;
+            match answer.with_context(|| format!("giving the builder {name}"))? {
+                Presence { present: true, .. } => Ok(()),
+                Presence { present: false, info } => bail!(
+                    "the builder could not fetch {name}: {info}; it must be able to reach this machine (see --serve)"
+                ),
+            }
+        }
+    }))
+    .await?;
+    Ok(())
+}
+
+/// Starts the build.
+///
+/// # Errors
+/// The builder refuses it.
+pub(crate) async fn build(client: &BuilderClient, call: BuildCall) -> anyhow::Result<()> {
+    match client.build(call).await.context("starting the build")? {
+        BuildAnswer::Building => Ok(()),
+        BuildAnswer::UnknownBuilder(info) => {
+            bail!("the builder cannot build source packages: {info}")
+        }
+        BuildAnswer::UnknownSum(info) => bail!("the builder has lost a file: {info}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_series_is_the_suite_less_its_pocket() {
+        for (suite, series) in [
+            ("noble", "noble"),
+            ("noble-proposed", "noble"),
+            ("bookworm-security", "bookworm"),
+            ("unstable", "unstable"),
+            ("-updates", "-updates"),
+            ("my-suite", "my-suite"),
+        ] {
+            assert_eq!(series_of(suite), series);
+        }
+    }
+
+    /// The names and types that a recorded manager sent (`fixtures/exchanges/005-build-building.http`),
+    /// less those that only Launchpad itself can know.
+    #[test]
+    fn the_arguments_are_those_that_the_manager_sends() {
+        let exchange = include_str!("../../../fixtures/exchanges/005-build-building.http");
+        let request = exchange.split("--- answer ---").next().unwrap();
+        let document = request[request.find("<?xml").unwrap()..].trim_end();
+        let (method, params) =
+            panda_protocol::launchpad::xml::decode_call(document.as_bytes(), &Default::default())
+                .unwrap();
+        let panda_protocol::launchpad::Call::Build(recorded) =
+            panda_protocol::launchpad::Call::decode(&method, params).unwrap()
+        else {
+            panic!("a build")
+        };
+        let request = Request {
+            suite: "noble".to_owned(),
+            ..crate::tests::request()
+        };
+        let ours = arguments(&request, "armhf", &[]);
+        let launchpads = ["build_url", "launchpad_instance", "launchpad_server_url"];
+        for (name, value) in &recorded.args {
+            if launchpads.contains(&name.as_str()) {
+                continue;
+            }
+            let ours = ours
+                .get(name)
+                .unwrap_or_else(|| panic!("{name} is missing"));
+            assert_eq!(
+                std::mem::discriminant(ours),
+                std::mem::discriminant(value),
+                "{name}"
+            );
+        }
+        for name in [
+            "series",
+            "suite",
+            "arch_tag",
+            "archive_purpose",
+            "ogrecomponent",
+            "archives",
+            "image_type",
+        ] {
+            assert_eq!(ours.get(name), recorded.args.get(name), "{name}");
+        }
+    }
+}
