@@ -15,8 +15,9 @@ use panda_protocol::launchpad::xml::{
     Fault, Limits, decode_answer, decode_call, encode_answer, encode_call,
 };
 use panda_protocol::launchpad::{
-    BuildCall, BuildId, BuildStatus, Call, CallError, Dialect, EnsurePresent, FileName, Outcome,
-    Status, StatusReport, Sum,
+    Abort, Aborting, Answered, BuildCall, BuildId, BuildReply, BuildStatus, Call, CallError, Clean,
+    Cleaned, Dialect, Echo, Echoed, EnsurePresent, FileName, GetInfo, GetProxyInfo, GetStatus,
+    Outcome, Presence, Reply, Request, Status, StatusReply, Sum,
 };
 use proptest::prelude::*;
 
@@ -75,7 +76,17 @@ fn call(number: &str) -> Result<Call, CallError> {
     Ok(call)
 }
 
-/// The answer in an exchange, having checked that it survives being written by us.
+/// What was answered to a request, as its own reply, having checked that it survives being written by us.
+fn answered<R: Request>(number: &str) -> Answered<R> {
+    let limits = Limits::default();
+    let method = call(number).expect("a call").method();
+    assert_eq!(method, R::METHOD, "{number}");
+    let read = || R::read_answer(exchange(number).answer.as_bytes(), &limits).expect("an answer");
+    assert_eq!(read().map(Reply::encode), answer(number), "{number}");
+    read()
+}
+
+/// The answer in an exchange as a value, having checked that it survives being written by us.
 fn answer(number: &str) -> Result<Value, Fault> {
     let limits = Limits::default();
     let answer = decode_answer(exchange(number).answer.as_bytes(), &limits).expect("an answer");
@@ -91,15 +102,14 @@ fn answer(number: &str) -> Result<Value, Fault> {
 /// The status in an answer, having checked that it survives both dialects.
 fn status(number: &str) -> Status {
     assert_eq!(call(number), Ok(Call::Status));
-    let told = answer(number).expect("no fault");
-    let report = StatusReport::from_value(&told).expect("a status");
-    assert_eq!(report.to_value(Dialect::Current), told, "{number}");
-    let y2011 = report.to_value(Dialect::Y2011);
-    assert_eq!(
-        StatusReport::from_value(&y2011),
-        Ok(report.clone()),
-        "{number}"
-    );
+    let StatusReply { dialect, report } = answered::<GetStatus>(number).expect("no fault");
+    assert_eq!(dialect, Dialect::Current);
+    let y2011 = StatusReply {
+        dialect: Dialect::Y2011,
+        report: report.clone(),
+    };
+    let again = StatusReply::decode(y2011.clone().encode());
+    assert_eq!(again, Ok(y2011), "{number}");
     assert_eq!(
         (report.version, report.extra),
         (None, BTreeMap::new()),
@@ -162,8 +172,8 @@ fn ensurepresent() {
         };
         assert_eq!(call(number), Ok(Call::EnsurePresent(expected)));
         assert_eq!(
-            answer(number),
-            Ok(array([Value::Boolean(true), string("Download")]))
+            answered::<EnsurePresent>(number),
+            Ok(Presence::yes(Presence::DOWNLOAD))
         );
     }
 }
@@ -207,8 +217,10 @@ fn build() {
             "{number}"
         );
         assert_eq!(
-            answer(number),
-            Ok(array([string("BuilderStatus.BUILDING"), string(id)]))
+            answered::<BuildCall>(number),
+            Ok(BuildReply::Building {
+                build_id: build_id(id)
+            })
         );
     }
 }
@@ -262,27 +274,20 @@ fn waiting() {
 
 #[test]
 fn abort_and_clean() {
-    for (number, asked, told) in [
-        ("014", Call::Clean, "BuilderStatus.IDLE"),
-        ("022", Call::Abort, "BuilderStatus.ABORTING"),
-        ("026", Call::Clean, "BuilderStatus.IDLE"),
-    ] {
-        assert_eq!(call(number), Ok(asked));
-        assert_eq!(answer(number), Ok(string(told)));
-    }
+    assert_eq!(answered::<Clean>("014"), Ok(Cleaned));
+    assert_eq!(answered::<Abort>("022"), Ok(Aborting));
+    assert_eq!(answered::<Clean>("026"), Ok(Cleaned));
 }
 
 #[test]
 fn info() {
-    assert_eq!(call("045"), Ok(Call::Info));
-    let Ok(Value::Array(told)) = answer("045") else {
-        panic!("not an array")
-    };
-    let [version, arch, Value::Array(types)] = told.as_slice() else {
-        panic!("{told:?}")
-    };
-    assert_eq!((version, arch), (&string("1.0"), &string("armhf")));
-    assert_eq!((types.len(), &types[0]), (10, &string("binarypackage")));
+    let info = answered::<GetInfo>("045").expect("no fault");
+    assert_eq!(
+        (info.version.as_str(), info.arch.as_str()),
+        ("1.0", "armhf")
+    );
+    let types = info.build_types;
+    assert_eq!((types.len(), types[0].as_str()), (10, "binarypackage"));
 }
 
 #[test]
@@ -300,22 +305,18 @@ fn echo() {
     ];
     for (number, values) in [("046", vec![string("ping")]), ("047", every_type)] {
         assert_eq!(call(number), Ok(Call::Echo(values.clone())));
-        assert_eq!(answer(number), Ok(Value::Array(values)));
+        assert_eq!(answered::<Echo>(number), Ok(Echoed(values)));
     }
 }
 
 #[test]
 fn faults() {
-    let error = || {
-        Err(Fault {
-            code: 8002,
-            text: "error".to_owned(),
-        })
+    let error = Fault {
+        code: 8002,
+        text: "error".to_owned(),
     };
-    assert_eq!(call("049"), Ok(Call::Abort));
-    assert_eq!(answer("049"), error());
-    assert_eq!(call("051"), Ok(Call::ProxyInfo));
-    assert_eq!(answer("051"), error());
+    assert_eq!(answered::<Abort>("049"), Err(error.clone()));
+    assert_eq!(answered::<GetProxyInfo>("051"), Err(error));
     // Ours for an unknown method is the reference's own, word for word.
     let unknown = call("050").expect_err("no such method");
     assert_eq!(answer("050"), Err(unknown.fault()));
@@ -331,10 +332,10 @@ fn build_of_an_unknown_type() {
         args: BTreeMap::new(),
     };
     assert_eq!(call("052"), Ok(Call::Build(Box::new(expected))));
-    let Ok(Value::Array(told)) = answer("052") else {
-        panic!("not an array")
+    let Ok(BuildReply::UnknownBuilder(info)) = answered::<BuildCall>("052") else {
+        panic!("not UNKNOWNBUILDER")
     };
-    assert_eq!(told[0], string("BuilderStatus.UNKNOWNBUILDER"));
+    assert!(info.starts_with("nosuch not in ['binarypackage'"), "{info}");
 }
 
 #[test]
@@ -393,9 +394,8 @@ proptest! {
         if let Ok(answer) = decode_answer(answer.as_bytes(), &limits) {
             let written = encode_answer(&answer).expect("what was read can be written");
             prop_assert_eq!(decode_answer(written.as_bytes(), &limits), Ok(answer.clone()));
-            if let Ok(Ok(report)) = answer.map(|value| StatusReport::from_value(&value)) {
-                let again = StatusReport::from_value(&report.to_value(Dialect::Current));
-                prop_assert_eq!(again, Ok(report));
+            if let Ok(Ok(status)) = answer.map(StatusReply::decode) {
+                prop_assert_eq!(StatusReply::decode(status.clone().encode()), Ok(status));
             }
         }
     }

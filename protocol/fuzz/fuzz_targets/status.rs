@@ -3,16 +3,15 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use panda_protocol::launchpad::xml::{Limits, decode_answer};
-use panda_protocol::launchpad::{Dialect, StatusReport};
+use panda_protocol::launchpad::xml::Limits;
+use panda_protocol::launchpad::{Dialect, GetStatus, Reply, Request, StatusReply};
 
 fuzz_target!(|document: &[u8]| {
-    let Ok(Ok(value)) = decode_answer(document, &Limits::default()) else { return };
-    let Ok(report) = StatusReport::from_value(&value) else { return };
+    let Ok(Ok(reply)) = GetStatus::read_answer(document, &Limits::default()) else { return };
     for dialect in [Dialect::Current, Dialect::Y2011] {
-        let again = StatusReport::from_value(&report.to_value(dialect));
-        if let Ok(again) = again {
-            assert_eq!(again.status, report.status);
+        let said = StatusReply { dialect, report: reply.report.clone() };
+        if let Ok(again) = StatusReply::decode(said.encode()) {
+            assert_eq!(again.report.status, reply.report.status);
         }
     }
 });

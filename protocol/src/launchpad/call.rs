@@ -1,22 +1,112 @@
-//! The builder protocol's methods: what is called, with which arguments, to and from XML-RPC values.
+//! The builder protocol's methods, one file each: what it is called by, what it takes, and the reply it names.
 //!
-//! Called by whoever serves the protocol (decode) and whoever speaks to a builder (encode).
+//! Called by whoever serves the protocol (a call is decoded, its reply encoded) and by whoever speaks to a
+//! builder (the other way round): the master's front and the board's worker, the guest, the relay and `submit`
+//! all speak through these types, so each is written down once.
 //!
 //! ```text
-//! echo           any values
-//! ensurepresent  sha1 string, url string or nil [, username string or nil [, password string or nil]]
-//! build          build_id string, build_type string, chroot string, filemap {name: sum}, args {…}
-//! info, status, status_dict, abort, clean, proxy_info    nothing
+//! method         takes                                              replies
+//! echo           any values                                         the same values
+//! info           -                                                  Info
+//! status         -                                                  StatusReply, in either dialect
+//! status_dict    -                                                  StatusReport, as a struct
+//! ensurepresent  sha1, url or nil [, username [, password]]         Presence
+//! build          build_id, build type, chroot, filemap, args        BuildReply
+//! abort          -                                                  Aborting
+//! clean          -                                                  Cleaned
+//! proxy_info     -                                                  ProxyInfo
 //! ```
+//! Instead of its reply each may be answered by a [`Fault`].
 
-use std::collections::BTreeMap;
-use std::fmt;
+mod abort;
+mod build;
+mod clean;
+mod echo;
+mod ensure_present;
+mod info;
+mod proxy_info;
+mod status;
 
 use dxr::Value;
 
-use super::names::{BuildId, FileName, Sum};
-use super::status::MAX_TEXT;
-use super::xml::Fault;
+pub use self::abort::{Abort, Aborting};
+pub use self::build::{BuildCall, BuildReply, Needed};
+pub use self::clean::{Clean, Cleaned};
+pub use self::echo::{Echo, Echoed};
+pub use self::ensure_present::{EnsurePresent, Presence};
+pub use self::info::{GetInfo, Info};
+pub use self::proxy_info::{GetProxyInfo, ProxyInfo};
+pub use self::status::{GetStatus, GetStatusDict, StatusReply};
+use super::status::StatusError;
+use super::xml::{self, Fault, Limits, XmlError};
+
+/// A request of the builder protocol, which names its reply.
+pub trait Request: Into<Call> {
+    /// The method's name on the wire.
+    const METHOD: &'static str;
+    /// What a builder that does it says.
+    type Reply: Reply;
+
+    /// The request as a document.
+    ///
+    /// # Errors
+    /// It holds a value that XML-RPC cannot.
+    fn write(self) -> Result<String, XmlError> {
+        let (method, arguments) = self.into().encode();
+        xml::encode_call(method, &arguments)
+    }
+
+    /// The answer to it that a document is.
+    ///
+    /// # Errors
+    /// It is no answer, or not to this request.
+    fn read_answer(document: &[u8], limits: &Limits) -> Result<Answered<Self>, AnswerError> {
+        match xml::decode_answer(document, limits)? {
+            Ok(value) => match Self::Reply::decode(value) {
+                Ok(reply) => Ok(Ok(reply)),
+                Err(error) => Err(AnswerError::Reply(Self::METHOD, error)),
+            },
+            Err(fault) => Ok(Err(fault)),
+        }
+    }
+}
+
+/// What a builder answers to a request.
+pub trait Reply: Sized {
+    /// The reply that a value is.
+    ///
+    /// # Errors
+    /// It is not of this reply's shape.
+    fn decode(value: Value) -> Result<Self, ReplyError>;
+
+    /// The value that says it: the inverse of [`Reply::decode`], but that what XML cannot hold is replaced.
+    fn encode(self) -> Value;
+}
+
+/// The reply to a request, or the fault in its place.
+pub type Answered<R> = Result<<R as Request>::Reply, Fault>;
+
+/// A value that is not the reply that was asked for. It quotes nothing of the value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ReplyError(pub &'static str);
+
+impl From<StatusError> for ReplyError {
+    fn from(error: StatusError) -> Self {
+        Self(error.0)
+    }
+}
+
+/// A document that is not an answer to what was asked. It quotes nothing of the document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    /// It is no XML-RPC answer within bounds.
+    #[error("malformed answer: {0}")]
+    Xml(#[from] XmlError),
+    /// It answers something else.
+    #[error("invalid answer to {0}: {1}")]
+    Reply(&'static str, ReplyError),
+}
 
 /// One call of the builder protocol.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,53 +129,6 @@ pub enum Call {
     Clean,
     /// `proxy_info`: of the running build.
     ProxyInfo,
-}
-
-/// `ensurepresent`'s arguments. `Debug` does not show credentials.
-#[derive(Clone, PartialEq, Eq)]
-pub struct EnsurePresent {
-    /// The file's SHA-1, as written.
-    pub sum: Sum,
-    /// Where to fetch it; none asks only whether it is there.
-    pub url: Option<String>,
-    /// HTTP basic authentication's user name; empty with a password is normal.
-    pub username: String,
-    /// HTTP basic authentication's password.
-    pub password: String,
-}
-
-impl fmt::Debug for EnsurePresent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EnsurePresent")
-            .field("sum", &self.sum)
-            .finish_non_exhaustive()
-    }
-}
-
-/// `build`'s arguments. `Debug` does not show `args`: they hold archive passwords.
-#[derive(Clone, PartialEq)]
-pub struct BuildCall {
-    /// The job's cookie.
-    pub build_id: BuildId,
-    /// `binarypackage`, or another that the worker announces.
-    pub build_type: String,
-    /// The chroot tarball's sum.
-    pub chroot: Sum,
-    /// The input files.
-    pub filemap: BTreeMap<FileName, Sum>,
-    /// Everything else, passed on untouched.
-    pub args: BTreeMap<String, Value>,
-}
-
-impl fmt::Debug for BuildCall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BuildCall")
-            .field("build_id", &self.build_id)
-            .field("build_type", &self.build_type)
-            .field("chroot", &self.chroot)
-            .field("filemap", &self.filemap)
-            .finish_non_exhaustive()
-    }
 }
 
 /// Why a call is answered with a fault. No variant quotes an argument.
@@ -141,164 +184,81 @@ impl Call {
     /// An unknown method, a wrong number of arguments, or an argument of a wrong type.
     pub fn decode(method: &str, params: Vec<Value>) -> Result<Self, CallError> {
         match method {
-            "echo" => Ok(Self::Echo(params)),
-            "info" => none("info", &params, Self::Info),
-            "status" => none("status", &params, Self::Status),
-            "status_dict" => none("status_dict", &params, Self::StatusDict),
-            "ensurepresent" => EnsurePresent::decode(params).map(Self::EnsurePresent),
-            "build" => BuildCall::decode(params).map(|build| Self::Build(Box::new(build))),
-            "abort" => none("abort", &params, Self::Abort),
-            "clean" => none("clean", &params, Self::Clean),
-            "proxy_info" => none("proxy_info", &params, Self::ProxyInfo),
+            Echo::METHOD => Ok(Self::Echo(params)),
+            GetInfo::METHOD => none(&params, GetInfo),
+            GetStatus::METHOD => none(&params, GetStatus),
+            GetStatusDict::METHOD => none(&params, GetStatusDict),
+            EnsurePresent::METHOD => EnsurePresent::from_arguments(params).map(Into::into),
+            BuildCall::METHOD => BuildCall::from_arguments(params).map(Into::into),
+            Abort::METHOD => none(&params, Abort),
+            Clean::METHOD => none(&params, Clean),
+            GetProxyInfo::METHOD => none(&params, GetProxyInfo),
             unknown => Err(CallError::UnknownMethod(printable(unknown))),
+        }
+    }
+
+    /// The method's name.
+    #[must_use]
+    pub const fn method(&self) -> &'static str {
+        match self {
+            Self::Echo(_) => Echo::METHOD,
+            Self::Info => GetInfo::METHOD,
+            Self::Status => GetStatus::METHOD,
+            Self::StatusDict => GetStatusDict::METHOD,
+            Self::EnsurePresent(_) => EnsurePresent::METHOD,
+            Self::Build(_) => BuildCall::METHOD,
+            Self::Abort => Abort::METHOD,
+            Self::Clean => Clean::METHOD,
+            Self::ProxyInfo => GetProxyInfo::METHOD,
         }
     }
 
     /// The method's name and the arguments as values: the inverse of [`Call::decode`].
     #[must_use]
     pub fn encode(&self) -> (&'static str, Vec<Value>) {
-        match self {
-            Self::Echo(values) => ("echo", values.clone()),
-            Self::Info => ("info", Vec::new()),
-            Self::Status => ("status", Vec::new()),
-            Self::StatusDict => ("status_dict", Vec::new()),
-            Self::EnsurePresent(call) => ("ensurepresent", call.encode()),
-            Self::Build(call) => ("build", call.encode()),
-            Self::Abort => ("abort", Vec::new()),
-            Self::Clean => ("clean", Vec::new()),
-            Self::ProxyInfo => ("proxy_info", Vec::new()),
-        }
+        let arguments = match self {
+            Self::Echo(values) => values.clone(),
+            Self::EnsurePresent(call) => call.arguments(),
+            Self::Build(call) => call.arguments(),
+            Self::Info
+            | Self::Status
+            | Self::StatusDict
+            | Self::Abort
+            | Self::Clean
+            | Self::ProxyInfo => Vec::new(),
+        };
+        (self.method(), arguments)
     }
 }
 
-impl EnsurePresent {
-    fn decode(params: Vec<Value>) -> Result<Self, CallError> {
-        const METHOD: &str = "ensurepresent";
-        let got = params.len();
-        if !(2..=4).contains(&got) {
-            return Err(CallError::Count {
-                method: METHOD,
-                expected: 4,
-                got,
-            });
-        }
-        let argument = |argument, problem| CallError::Argument {
-            method: METHOD,
-            argument,
-            problem,
-        };
-        let mut params = params.into_iter();
-        let mut next = || params.next().unwrap_or(Value::Nil);
-        let Value::String(sum) = next() else {
-            return Err(argument("sha1", "must be a string"));
-        };
-        let mut optional = |name| match next() {
-            Value::String(text) => Ok(Some(text)),
-            Value::Nil => Ok(None),
-            _ => Err(argument(name, "must be a string or nil")),
-        };
-        Ok(Self {
-            sum: Sum(sum),
-            url: optional("url")?,
-            username: optional("username")?.unwrap_or_default(),
-            password: optional("password")?.unwrap_or_default(),
-        })
-    }
-
-    fn encode(&self) -> Vec<Value> {
-        vec![
-            Value::String(self.sum.0.clone()),
-            self.url.clone().map_or(Value::Nil, Value::String),
-            Value::String(self.username.clone()),
-            Value::String(self.password.clone()),
-        ]
-    }
-}
-
-impl BuildCall {
-    fn decode(params: Vec<Value>) -> Result<Self, CallError> {
-        const METHOD: &str = "build";
-        let [build_id, build_type, chroot, filemap, args]: [Value; 5] =
-            params
-                .try_into()
-                .map_err(|params: Vec<_>| CallError::Count {
-                    method: METHOD,
-                    expected: 5,
-                    got: params.len(),
-                })?;
-        let argument = |argument, problem| CallError::Argument {
-            method: METHOD,
-            argument,
-            problem,
-        };
-        let text = |name, value| match value {
-            Value::String(text) => Ok(text),
-            _ => Err(argument(name, "must be a string")),
-        };
-
-        let build_id = text("build_id", build_id)?;
-        // A longer one could not be told in `status`.
-        if build_id.len() > MAX_TEXT {
-            return Err(argument("build_id", "must be at most 65,536 bytes"));
-        }
-        let build_id =
-            BuildId::try_from(build_id).map_err(|_| argument("build_id", "must not be empty"))?;
-        let Value::Struct(sums) = filemap else {
-            return Err(argument(
-                "filemap",
-                "must be a struct of file names and sums",
-            ));
-        };
-        let mut filemap = BTreeMap::new();
-        for (name, sum) in sums {
-            let name = FileName::try_from(name).map_err(|_| {
-                argument(
-                    "filemap",
-                    "holds a name that is not one plain path component of 1 to 255 bytes",
-                )
-            })?;
-            let Value::String(sum) = sum else {
-                return Err(argument("filemap", "holds a sum that is not a string"));
-            };
-            filemap.insert(name, Sum(sum));
-        }
-        let Value::Struct(args) = args else {
-            return Err(argument("args", "must be a struct"));
-        };
-        Ok(Self {
-            build_id,
-            build_type: text("build_type", build_type)?,
-            chroot: Sum(text("chroot", chroot)?),
-            filemap,
-            args,
-        })
-    }
-
-    fn encode(&self) -> Vec<Value> {
-        let filemap = self
-            .filemap
-            .iter()
-            .map(|(name, sum)| (name.as_str().to_owned(), Value::String(sum.0.clone())));
-        vec![
-            Value::String(self.build_id.as_str().to_owned()),
-            Value::String(self.build_type.clone()),
-            Value::String(self.chroot.0.clone()),
-            Value::Struct(filemap.collect()),
-            Value::Struct(self.args.clone()),
-        ]
-    }
-}
-
-/// `call`, if there are no arguments.
-fn none(method: &'static str, params: &[Value], call: Call) -> Result<Call, CallError> {
+/// `request`, if there are no arguments.
+fn none<R: Request>(params: &[Value], request: R) -> Result<Call, CallError> {
     match params.len() {
-        0 => Ok(call),
+        0 => Ok(request.into()),
         got => Err(CallError::Count {
-            method,
+            method: R::METHOD,
             expected: 0,
             got,
         }),
     }
+}
+
+/// The items of an array of `N`.
+fn array<const N: usize>(value: Value, problem: &'static str) -> Result<[Value; N], ReplyError> {
+    match value {
+        Value::Array(items) => items.try_into().map_err(|_| ReplyError(problem)),
+        _ => Err(ReplyError(problem)),
+    }
+}
+
+/// The most characters of a builder's text that are kept.
+const MAX_SHOWN: usize = 500;
+
+/// A text from outside, for people: at most 500 characters, control characters as spaces.
+#[must_use]
+pub fn clean_text(text: &str) -> String {
+    let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    plain.take(MAX_SHOWN).collect()
 }
 
 /// The beginning of an unknown method's name, fit for a fault and for a log line.

@@ -34,21 +34,21 @@ pub const MAX_TEXT: usize = 64 << 10;
 pub const MAX_FILES: usize = 10_000;
 
 /// What `builder_status`, and the methods that answer with one, can say.
-pub mod builder_status {
+pub(super) mod builder_status {
     /// Ready for a build.
-    pub const IDLE: &str = "BuilderStatus.IDLE";
+    pub(in crate::launchpad) const IDLE: &str = "BuilderStatus.IDLE";
     /// A build runs.
-    pub const BUILDING: &str = "BuilderStatus.BUILDING";
+    pub(in crate::launchpad) const BUILDING: &str = "BuilderStatus.BUILDING";
     /// A finished build waits for `clean`.
-    pub const WAITING: &str = "BuilderStatus.WAITING";
+    pub(in crate::launchpad) const WAITING: &str = "BuilderStatus.WAITING";
     /// A build is being aborted.
-    pub const ABORTING: &str = "BuilderStatus.ABORTING";
+    pub(in crate::launchpad) const ABORTING: &str = "BuilderStatus.ABORTING";
     /// 2011 only: an aborted build waits for `clean`.
-    pub const ABORTED: &str = "BuilderStatus.ABORTED";
+    pub(in crate::launchpad) const ABORTED: &str = "BuilderStatus.ABORTED";
     /// `build` only: a file is not in the cache.
-    pub const UNKNOWNSUM: &str = "BuilderStatus.UNKNOWNSUM";
+    pub(in crate::launchpad) const UNKNOWNSUM: &str = "BuilderStatus.UNKNOWNSUM";
     /// `build` only: there is no such build type.
-    pub const UNKNOWNBUILDER: &str = "BuilderStatus.UNKNOWNBUILDER";
+    pub(in crate::launchpad) const UNKNOWNBUILDER: &str = "BuilderStatus.UNKNOWNBUILDER";
 }
 
 /// Which manager a rack speaks to.
@@ -197,7 +197,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// As `builder_status` says it, one of [`builder_status`].
+    /// As the field `builder_status` says it: `BuilderStatus.IDLE` and so on.
     #[must_use]
     pub const fn builder_status(&self) -> &'static str {
         match self {
@@ -421,13 +421,13 @@ fn from_array(items: &[Value]) -> Result<Status, StatusError> {
     }
 }
 
-fn string(text: &str) -> Value {
+pub(super) fn string(text: &str) -> Value {
     Value::String(text.to_owned())
 }
 
 /// Text that came from a program's output: what XML cannot hold is replaced, lest the whole status
 /// could not be told.
-fn shown(text: &str) -> Value {
+pub(super) fn shown(text: &str) -> Value {
     let c = |c| {
         if is_xml_char(c) {
             c

@@ -1,24 +1,25 @@
-//! The builder protocol's typed client: the master's guest speaks to a board's worker with it, and
-//! `submit` to any builder. The builder may be hostile: everything it says is bounded and checked
-//! here, and every text that goes on to people is cut and without control characters.
+//! The builder protocol's typed client: the master's guest speaks to a board's worker with it, the agent to a
+//! worker that is not ours, and `submit` to any builder. A request goes out and the reply that it names comes
+//! back ([`BuilderClient::ask`]), or an error that quotes nothing of either document. The builder may be
+//! hostile: everything it says is bounded and checked, and every text that goes on to people is cut and without
+//! control characters.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use dxr::Value;
 use http::header::{CONTENT_RANGE, HeaderValue, RANGE};
 use http::{HeaderMap, Method, StatusCode};
-use panda_protocol::launchpad::xml::{self, Fault, Limits};
-use panda_protocol::launchpad::{BuildCall, Call, EnsurePresent, StatusReport};
+pub use panda_protocol::launchpad::call::clean_text;
+use panda_protocol::launchpad::call::{AnswerError, ReplyError};
+use panda_protocol::launchpad::xml::{Fault, Limits};
+use panda_protocol::launchpad::{
+    Abort, BuildCall, BuildReply, Clean, Echo, EnsurePresent, GetInfo, GetProxyInfo, GetStatus,
+    Info, Presence, ProxyInfo, Request, StatusReport,
+};
 use tokio::time::Instant;
 
-use crate::endpoint::{ClientError, Endpoint, transport};
-
-/// The most characters of a text from a builder that are kept.
-const MAX_TEXT: usize = 500;
-/// The most build types that a builder may announce.
-const MAX_BUILD_TYPES: usize = 100;
+use crate::endpoint::{ClientError, Endpoint, FaultText, transport};
 
 /// What calls may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,37 +56,6 @@ pub struct BuilderClient {
     limits: ClientLimits,
 }
 
-/// The answer to `info`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Info {
-    /// The protocol's version, `1.0`.
-    pub version: String,
-    /// The architecture tag.
-    pub arch: String,
-    /// The build types that the builder knows.
-    pub build_types: Vec<String>,
-}
-
-/// The answer to `ensurepresent`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Presence {
-    /// Whether the builder has the file.
-    pub present: bool,
-    /// What the builder says of it.
-    pub info: String,
-}
-
-/// The answer to `build`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BuildAnswer {
-    /// The build has begun.
-    Building,
-    /// The builder does not know this type of build; what it says of it.
-    UnknownBuilder(String),
-    /// The builder lacks a file; what it says of it.
-    UnknownSum(String),
-}
-
 impl BuilderClient {
     /// A client of the builder at `endpoint`.
     #[must_use]
@@ -93,105 +63,100 @@ impl BuilderClient {
         Self { endpoint, limits }
     }
 
+    /// Sends a request, and gives the reply that it names.
+    ///
+    /// # Errors
+    /// [`ClientError::Fault`], [`ClientError::Answer`], or there was no answer.
+    pub async fn ask<R: Request>(&self, request: R) -> Result<R::Reply, ClientError> {
+        let limit = match R::METHOD {
+            EnsurePresent::METHOD => self.limits.ensure_limit,
+            _ => self.limits.call_limit,
+        };
+        let document = request.write().map_err(AnswerError::from)?;
+        let max = self.limits.xml.bytes;
+        let post = self.endpoint.post("/rpc", "text/xml", document, max, limit);
+        let (status, answer) = post.await?;
+        if status != StatusCode::OK {
+            return Err(ClientError::Status(status.as_u16()));
+        }
+        R::read_answer(&answer, &self.limits.xml)?.map_err(|Fault { code, text }| {
+            ClientError::Fault {
+                code,
+                text: FaultText::new(&text),
+            }
+        })
+    }
+
     /// Sends values and has them come back the same.
     ///
     /// # Errors
-    /// No answer, a fault, or other values.
+    /// As [`BuilderClient::ask`]; other values.
     pub async fn echo(&self, values: Vec<Value>) -> Result<(), ClientError> {
-        match self
-            .call(&Call::Echo(values.clone()), self.limits.call_limit)
-            .await?
-        {
-            Value::Array(same) if same == values => Ok(()),
-            _ => Err(ClientError::Malformed("echo")),
+        if self.ask(Echo(values.clone())).await?.0 == values {
+            Ok(())
+        } else {
+            let other = ReplyError("other values than were sent");
+            Err(AnswerError::Reply(Echo::METHOD, other).into())
         }
     }
 
     /// What the builder is.
     ///
     /// # Errors
-    /// No answer, a fault, or an answer that is none.
+    /// As [`BuilderClient::ask`].
     pub async fn info(&self) -> Result<Info, ClientError> {
-        let malformed = || ClientError::Malformed("info");
-        let answer = self.call(&Call::Info, self.limits.call_limit).await?;
-        let [version, arch, Value::Array(types)] = &array::<3>(answer).ok_or_else(malformed)?
-        else {
-            return Err(malformed());
-        };
-        let types = types.iter().take(MAX_BUILD_TYPES).map(text);
-        Ok(Info {
-            version: text(version).ok_or_else(malformed)?,
-            arch: text(arch).ok_or_else(malformed)?,
-            build_types: types.collect::<Option<_>>().ok_or_else(malformed)?,
-        })
+        self.ask(GetInfo).await
     }
 
     /// What the builder says of itself, in either dialect.
     ///
     /// # Errors
-    /// No answer, a fault, or an answer that is none.
+    /// As [`BuilderClient::ask`].
     pub async fn status(&self) -> Result<StatusReport, ClientError> {
-        let answer = self.call(&Call::Status, self.limits.call_limit).await?;
-        Ok(StatusReport::from_value(&answer)?)
+        Ok(self.ask(GetStatus).await?.report)
     }
 
     /// Has the builder fetch a file.
     ///
     /// # Errors
-    /// No answer, a fault, or an answer that is none.
+    /// As [`BuilderClient::ask`].
     pub async fn ensure_present(&self, call: EnsurePresent) -> Result<Presence, ClientError> {
-        let answer = self
-            .call(&Call::EnsurePresent(call), self.limits.ensure_limit)
-            .await?;
-        match array::<2>(answer) {
-            Some([Value::Boolean(present), info]) => Ok(Presence {
-                present,
-                info: text(&info).unwrap_or_default(),
-            }),
-            _ => Err(ClientError::Malformed("ensurepresent")),
-        }
+        self.ask(call).await
     }
 
     /// Starts a build.
     ///
     /// # Errors
-    /// No answer, a fault, or an answer that is none.
-    pub async fn build(&self, call: BuildCall) -> Result<BuildAnswer, ClientError> {
-        let malformed = ClientError::Malformed("build");
-        let answer = self
-            .call(&Call::Build(Box::new(call)), self.limits.call_limit)
-            .await?;
-        let Some([Value::String(status), info]) = array::<2>(answer) else {
-            return Err(malformed);
-        };
-        let info = text(&info).unwrap_or_default();
-        match status.as_str() {
-            "BuilderStatus.BUILDING" => Ok(BuildAnswer::Building),
-            "BuilderStatus.UNKNOWNBUILDER" => Ok(BuildAnswer::UnknownBuilder(info)),
-            "BuilderStatus.UNKNOWNSUM" => Ok(BuildAnswer::UnknownSum(info)),
-            _ => Err(malformed),
-        }
+    /// As [`BuilderClient::ask`].
+    pub async fn build(&self, call: BuildCall) -> Result<BuildReply, ClientError> {
+        self.ask(call).await
     }
 
     /// Aborts the running build; it ends later.
     ///
     /// # Errors
-    /// No answer, a fault, or an answer that is none.
+    /// As [`BuilderClient::ask`].
     pub async fn abort(&self) -> Result<(), ClientError> {
-        match self.call(&Call::Abort, self.limits.call_limit).await? {
-            Value::String(status) if status == "BuilderStatus.ABORTING" => Ok(()),
-            _ => Err(ClientError::Malformed("abort")),
-        }
+        self.ask(Abort).await.map(drop)
     }
 
     /// Has the builder forget the finished build.
     ///
     /// # Errors
-    /// No answer, a fault, or an answer that is none.
+    /// As [`BuilderClient::ask`].
     pub async fn clean(&self) -> Result<(), ClientError> {
-        match self.call(&Call::Clean, self.limits.call_limit).await? {
-            Value::String(status) if status == "BuilderStatus.IDLE" => Ok(()),
-            _ => Err(ClientError::Malformed("clean")),
+        self.ask(Clean).await.map(drop)
+    }
+
+    /// What the builder says of the proxy of its running build; none where it has no proxy.
+    ///
+    /// # Errors
+    /// As [`BuilderClient::ask`], but that a fault means that there is no proxy.
+    pub async fn proxy_info(&self) -> Result<Option<ProxyInfo>, ClientError> {
+        match self.ask(GetProxyInfo).await {
+            Ok(proxy) => Ok(Some(proxy)),
+            Err(ClientError::Fault { .. }) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -238,54 +203,6 @@ impl BuilderClient {
             StatusCode::OK => Ok(Some(self.pieces(response, from, max, AtMax::Stop))),
             status => Err(ClientError::Status(status.as_u16())),
         }
-    }
-
-    /// What the builder says of the proxy of its running build; none where it has no proxy.
-    ///
-    /// # Errors
-    /// No answer, or an answer that is none.
-    pub async fn proxy_info(&self) -> Result<Option<BTreeMap<String, Value>>, ClientError> {
-        match self.call(&Call::ProxyInfo, self.limits.call_limit).await {
-            Ok(Value::Struct(fields)) => Ok(Some(fields)),
-            Ok(_) => Err(ClientError::Malformed("proxy_info")),
-            Err(ClientError::Fault { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn call(&self, call: &Call, limit: Duration) -> Result<Value, ClientError> {
-        self.exchange(call, limit)
-            .await?
-            .map_err(|Fault { code, text }| ClientError::Fault {
-                code,
-                text: clean_text(&text),
-            })
-    }
-
-    /// A call and its answer, as they are.
-    pub(crate) async fn forward(&self, call: &Call) -> Result<Result<Value, Fault>, ClientError> {
-        let limit = match call {
-            Call::EnsurePresent(_) => self.limits.ensure_limit,
-            _ => self.limits.call_limit,
-        };
-        self.exchange(call, limit).await
-    }
-
-    async fn exchange(
-        &self,
-        call: &Call,
-        limit: Duration,
-    ) -> Result<Result<Value, Fault>, ClientError> {
-        let (method, params) = call.encode();
-        let document = xml::encode_call(method, &params)?;
-        let post = self
-            .endpoint
-            .post("/rpc", "text/xml", document, self.limits.xml.bytes, limit);
-        let (status, answer) = post.await?;
-        if status != StatusCode::OK {
-            return Err(ClientError::Status(status.as_u16()));
-        }
-        Ok(xml::decode_answer(&answer, &self.limits.xml)?)
     }
 
     pub(crate) fn file_limit(&self) -> Duration {
@@ -396,25 +313,4 @@ fn range_start(headers: &HeaderMap) -> Option<u64> {
         .ok()?
         .strip_prefix("bytes ")?;
     range.split_once('-')?.0.parse().ok()
-}
-
-fn array<const N: usize>(value: Value) -> Option<[Value; N]> {
-    match value {
-        Value::Array(values) => values.try_into().ok(),
-        _ => None,
-    }
-}
-
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(clean_text(text)),
-        _ => None,
-    }
-}
-
-/// At most 500 characters, control characters as spaces.
-#[must_use]
-pub fn clean_text(text: &str) -> String {
-    let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    plain.take(MAX_TEXT).collect()
 }

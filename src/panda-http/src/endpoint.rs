@@ -2,13 +2,13 @@
 //! peer may be hostile: answers are bounded in bytes and time, redirects are not followed, no proxy
 //! is taken from the environment, and no error shows the URL (it may hold a password).
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode};
-use panda_protocol::launchpad::status::StatusError;
-use panda_protocol::launchpad::xml::XmlError;
+use panda_protocol::launchpad::call::{AnswerError, clean_text};
 use reqwest::{RequestBuilder, Response};
 use rustls::ClientConfig;
 use url::Url;
@@ -44,21 +44,18 @@ pub enum ClientError {
     /// More bytes than allowed.
     #[error("the answer has more than {0} bytes")]
     TooLong(u64),
-    /// The builder answered with a fault; the text is cut and without control characters.
-    #[error("fault {code}: {text}")]
+    /// The builder answered with a fault. Its text is not shown by itself: see [`FaultText`].
+    #[error("the builder answers fault {code}")]
     Fault {
         /// The fault's code.
         code: i32,
-        /// The fault's text.
-        text: String,
+        /// What the builder says of it.
+        text: FaultText,
     },
-    /// The answer is no XML-RPC document within bounds.
-    #[error("malformed answer: {0}")]
-    Xml(#[from] XmlError),
-    /// The answer to `status` is none.
+    /// The answer is no XML-RPC document within bounds, or not of the kind that the request has.
     #[error(transparent)]
-    StatusAnswer(#[from] StatusError),
-    /// The answer is not of the kind that the call has.
+    Answer(#[from] AnswerError),
+    /// The answer is not of the kind that was asked for, where it is none of the builder protocol.
     #[error("malformed answer to {0}")]
     Malformed(&'static str),
 }
@@ -68,6 +65,29 @@ impl ClientError {
     #[must_use]
     pub fn is_silence(&self) -> bool {
         matches!(self, Self::Transport(_) | Self::TimedOut(_))
+    }
+}
+
+/// A fault's text: cut, and without control characters. It is the builder's, and may quote a build's arguments,
+/// which hold passwords: so no error shows it by itself, and whoever knows that it may be shown takes it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FaultText(String);
+
+impl FaultText {
+    pub(crate) fn new(text: &str) -> Self {
+        Self(clean_text(text))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for FaultText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
     }
 }
 

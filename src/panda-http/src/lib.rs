@@ -38,7 +38,7 @@ pub mod store;
 pub use body::Body;
 pub use client::{BuilderClient, ClientLimits};
 pub use download::{DownloadError, Downloader, Source};
-pub use endpoint::{ClientError, Endpoint};
+pub use endpoint::{ClientError, Endpoint, FaultText};
 pub use pinned::Identity;
 pub use places::{PlaceLimits, Places, Standing};
 pub use ranges::ServedFile;

@@ -1,4 +1,4 @@
-//! A builder that stands behind another: calls go on to it as they came, its answers and files come back as
+//! A builder that stands behind another: requests go on to it as they came, its replies and files come back as
 //! they are, and nothing else passes. The agent puts a worker that is not ours behind its link so.
 //!
 //! ```text
@@ -6,19 +6,19 @@
 //! GET /filecache/NAME, Range ────────────▶ builder ──▶ 200, 206, 404, 416 and the bytes; else 502
 //! ```
 //!
-//! Values survive it: what XML-RPC can hold is read and written without loss.
+//! Values survive it: what XML-RPC can hold is read and written without loss, but that texts for people are cut.
 
 use std::io;
 
-use dxr::Value;
 use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, Method, Response, StatusCode};
 use panda_protocol::launchpad::xml::Fault;
-use panda_protocol::launchpad::{Call, FileName};
+use panda_protocol::launchpad::{Answered, FileName, Request};
 use tokio::time::Instant;
 
 use crate::body::{Body, piped, text_response};
 use crate::client::BuilderClient;
+use crate::endpoint::ClientError;
 use crate::service::fault;
 
 /// The way to a builder behind. Cheap to clone.
@@ -38,15 +38,18 @@ impl Relay {
         &self.0
     }
 
-    /// Passes a call on, and its answer back.
+    /// Passes a request on, and its reply back.
     ///
     /// # Errors
-    /// The builder's own fault; or one that says why it gave no answer.
-    pub async fn call(&self, call: &Call) -> Result<Value, Fault> {
-        match self.0.forward(call).await {
-            Ok(answer) => answer,
-            Err(error) => Err(fault(format!("the worker gives no answer: {error}"))),
-        }
+    /// The builder's own fault; or one that says why it gave no reply.
+    pub async fn ask<R: Request>(&self, request: R) -> Answered<R> {
+        self.0.ask(request).await.map_err(|error| match error {
+            ClientError::Fault { code, text } => Fault {
+                code,
+                text: text.as_str().to_owned(),
+            },
+            error => fault(format!("the worker gives no answer: {error}")),
+        })
     }
 
     /// Passes a GET or HEAD of a file on, and the answer back.

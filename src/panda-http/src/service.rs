@@ -19,22 +19,79 @@ use http::header::{ALLOW, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Body as HttpBody;
 use panda_protocol::launchpad::xml::{self, Fault, Limits};
-use panda_protocol::launchpad::{Call, CallError, FileName};
+use panda_protocol::launchpad::{
+    Abort, Answered, BuildCall, Call, Clean, Echo, Echoed, EnsurePresent, FileName, GetInfo,
+    GetProxyInfo, GetStatus, GetStatusDict, Reply,
+};
 
 use crate::body::{Body, bytes_response, read_body, text_response};
 use crate::encoding::{Encoding, UnpackError};
 use crate::ranges::{ServedFile, file_response};
 
-/// Fault code: the method does not exist.
-pub const UNKNOWN_METHOD: i32 = 8001;
-/// Fault code: an error inside a method, wrong arguments included.
-pub const METHOD_ERROR: i32 = 8002;
-
-/// What answers a builder's calls.
+/// What answers a builder's calls, each with the reply that it names. A refusal is usually [`fault`] with a text
+/// that says where things stand; the text must hold no secret.
 pub trait BuilderService: Send + Sync + 'static {
-    /// Answers a call. A refusal is usually [`fault`] with a text that says where things stand; the
-    /// text must hold no secret.
-    fn call(&self, call: Call) -> impl Future<Output = Result<Value, Fault>> + Send;
+    /// Before any call is answered: a fault here answers it.
+    fn admit(&self, method: &'static str) -> impl Future<Output = Result<(), Fault>> + Send {
+        let _ = method;
+        async { Ok(()) }
+    }
+
+    /// Says back what it was given.
+    fn echo(&self, request: Echo) -> impl Future<Output = Answered<Echo>> + Send {
+        async move { Ok(Echoed(request.0)) }
+    }
+
+    /// What this builder is.
+    fn info(&self) -> impl Future<Output = Answered<GetInfo>> + Send;
+
+    /// What it says of itself, in its own dialect.
+    fn status(&self) -> impl Future<Output = Answered<GetStatus>> + Send;
+
+    /// The same as a struct, whatever its dialect.
+    fn status_dict(&self) -> impl Future<Output = Answered<GetStatusDict>> + Send {
+        async move { self.status().await.map(|status| status.report) }
+    }
+
+    /// Has a file in its cache.
+    fn ensure_present(
+        &self,
+        request: EnsurePresent,
+    ) -> impl Future<Output = Answered<EnsurePresent>> + Send;
+
+    /// Starts a build.
+    fn build(&self, request: BuildCall) -> impl Future<Output = Answered<BuildCall>> + Send;
+
+    /// Ends the running build.
+    fn abort(&self) -> impl Future<Output = Answered<Abort>> + Send;
+
+    /// Forgets the finished build.
+    fn clean(&self) -> impl Future<Output = Answered<Clean>> + Send;
+
+    /// Of the running build's proxy.
+    fn proxy_info(&self) -> impl Future<Output = Answered<GetProxyInfo>> + Send {
+        async { Err(fault("proxy_info: there is no build with a proxy")) }
+    }
+
+    /// Answers a call that has come.
+    fn call(&self, call: Call) -> impl Future<Output = Result<Value, Fault>> + Send {
+        async move {
+            self.admit(call.method()).await?;
+            match call {
+                Call::Echo(values) => self.echo(Echo(values)).await.map(Reply::encode),
+                Call::Info => self.info().await.map(Reply::encode),
+                Call::Status => self.status().await.map(Reply::encode),
+                Call::StatusDict => self.status_dict().await.map(Reply::encode),
+                Call::EnsurePresent(request) => {
+                    self.ensure_present(request).await.map(Reply::encode)
+                }
+                Call::Build(request) => self.build(*request).await.map(Reply::encode),
+                Call::Abort => self.abort().await.map(Reply::encode),
+                Call::Clean => self.clean().await.map(Reply::encode),
+                Call::ProxyInfo => self.proxy_info().await.map(Reply::encode),
+            }
+        }
+    }
 
     /// Opens a file of `/filecache/`: `buildlog`, or a result by its SHA-1. None where there is none.
     fn file(
@@ -98,7 +155,7 @@ impl Default for ServiceLimits {
 #[must_use]
 pub fn fault(text: impl Into<String>) -> Fault {
     Fault {
-        code: METHOD_ERROR,
+        code: Fault::FAILURE,
         text: text.into(),
     }
 }
@@ -164,13 +221,7 @@ async fn answer<S: BuilderService>(
 ) -> Result<Value, Fault> {
     let (method, params) =
         xml::decode_call(document, &limits.xml).map_err(|error| fault(error.to_string()))?;
-    let call = Call::decode(&method, params).map_err(|error| match error {
-        CallError::UnknownMethod(_) => Fault {
-            code: UNKNOWN_METHOD,
-            text: error.to_string(),
-        },
-        CallError::Count { .. } | CallError::Argument { .. } => fault(error.to_string()),
-    })?;
+    let call = Call::decode(&method, params).map_err(|error| error.fault())?;
     service.call(call).await
 }
 

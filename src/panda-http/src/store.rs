@@ -27,6 +27,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use panda_protocol::digest::Sha1;
+use panda_protocol::launchpad::Presence;
 use tokio_util::sync::CancellationToken;
 
 use crate::download::{DownloadError, Downloader, Sink, Source};
@@ -74,6 +75,15 @@ pub enum Fetched {
     Cached,
     /// It was downloaded, for this caller or for one that it joined.
     Downloaded,
+}
+
+impl From<Fetched> for Presence {
+    fn from(fetched: Fetched) -> Self {
+        Self::yes(match fetched {
+            Fetched::Cached => Self::CACHE,
+            Fetched::Downloaded => Self::DOWNLOAD,
+        })
+    }
 }
 
 /// Why a file is not in the store.
@@ -131,8 +141,8 @@ impl StoreError {
     #[must_use]
     pub fn told(&self) -> String {
         match self {
-            Self::Mismatch => "Digests did not match, removing again!".to_owned(),
-            _ => format!("Error accessing Librarian: {self}"),
+            Self::Mismatch => Presence::MISMATCH.to_owned(),
+            _ => format!("{}{self}", Presence::UNREACHABLE),
         }
     }
 }

@@ -8,10 +8,11 @@ use anyhow::{Context as _, bail};
 use dxr::Value;
 use futures_util::future::try_join_all;
 use panda_http::BuilderClient;
-use panda_http::client::{BuildAnswer, Presence};
 use panda_http::endpoint::ClientError;
 use panda_protocol::digest::Sha1;
-use panda_protocol::launchpad::{BuildCall, BuildId, EnsurePresent, FileName, Status, Sum};
+use panda_protocol::launchpad::{
+    BuildCall, BuildId, BuildReply, EnsurePresent, FileName, Presence, Status, Sum,
+};
 use tokio::time::{Instant, sleep};
 
 use crate::dsc::SourcePackage;
@@ -140,11 +141,13 @@ pub(crate) async fn ready(
                 }
                 status => bail!("the builder is busy: {}", describe(&status)),
             },
-            Err(
-                error @ (ClientError::Fault { .. }
-                | ClientError::Transport(_)
-                | ClientError::TimedOut(_)),
-            ) => anyhow::Error::from(error),
+            // The builder's own words on where it stands.
+            Err(ClientError::Fault { code, text }) => {
+                anyhow::anyhow!("fault {code}: {}", text.as_str())
+            }
+            Err(error @ (ClientError::Transport(_) | ClientError::TimedOut(_))) => {
+                anyhow::Error::from(error)
+            }
             Err(error) => return Err(error).context("this is no builder that can be used"),
         };
         if Instant::now() + PAUSE > until {
@@ -227,12 +230,20 @@ pub(crate) async fn send_files(
 /// # Errors
 /// The builder refuses it.
 pub(crate) async fn build(client: &BuilderClient, call: BuildCall) -> anyhow::Result<()> {
-    match client.build(call).await.context("starting the build")? {
-        BuildAnswer::Building => Ok(()),
-        BuildAnswer::UnknownBuilder(info) => {
+    let reply = match client.build(call).await {
+        Ok(reply) => reply,
+        // The arguments that it may quote are the user's own.
+        Err(ClientError::Fault { code, text }) => {
+            bail!("starting the build: fault {code}: {}", text.as_str())
+        }
+        Err(error) => return Err(error).context("starting the build"),
+    };
+    match reply {
+        BuildReply::Building { .. } => Ok(()),
+        BuildReply::UnknownBuilder(info) => {
             bail!("the builder cannot build source packages: {info}")
         }
-        BuildAnswer::UnknownSum(info) => bail!("the builder has lost a file: {info}"),
+        BuildReply::UnknownSum(info) => bail!("the builder has lost a file: {info}"),
     }
 }
 

@@ -11,7 +11,8 @@ use panda_http::{
 use panda_protocol::digest::Sha1;
 use panda_protocol::launchpad::xml::Fault;
 use panda_protocol::launchpad::{
-    BuildCall, BuildId, BuildStatus, Call, Dialect, EnsurePresent, FileName, Status, StatusReport,
+    Abort, Answered, BuildCall, BuildId, BuildReply, BuildStatus, Clean, Cleaned, Dialect,
+    EnsurePresent, FileName, GetInfo, GetStatus, Info, Presence, Status, StatusReply, StatusReport,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::DropGuard;
@@ -67,7 +68,7 @@ impl Builder {
         }
     }
 
-    fn status(&self) -> Result<Status, Fault> {
+    fn look(&self) -> Result<Status, Fault> {
         let mut seen = self.seen.lock().unwrap();
         if seen.faults > 0 {
             seen.faults -= 1;
@@ -94,47 +95,45 @@ impl Builder {
             },
         })
     }
-
-    async fn ensure_present(&self, call: EnsurePresent) -> Value {
-        let body = reqwest_get(&call.url.unwrap()).await;
-        self.seen.lock().unwrap().fetched.insert(call.sum.0, body);
-        Value::Array(vec![Value::Boolean(true), Value::String("Download".into())])
-    }
 }
 
 impl BuilderService for Builder {
-    async fn call(&self, call: Call) -> Result<Value, Fault> {
-        let (name, _) = call.encode();
-        self.seen.lock().unwrap().calls.push(name);
-        match call {
-            Call::Status => {
-                let report = StatusReport {
-                    version: None,
-                    status: self.status()?,
-                    extra: BTreeMap::new(),
-                };
-                Ok(report.to_value(Dialect::Current))
-            }
-            Call::Info => Ok(Value::Array(vec![
-                Value::String("1.0".into()),
-                Value::String("armhf".into()),
-                Value::Array(vec![Value::String("binarypackage".into())]),
-            ])),
-            Call::EnsurePresent(call) => Ok(self.ensure_present(call).await),
-            Call::Build(build) => {
-                let id = build.build_id.to_string();
-                self.seen.lock().unwrap().build = Some(*build);
-                Ok(Value::Array(vec![
-                    Value::String("BuilderStatus.BUILDING".into()),
-                    Value::String(id),
-                ]))
-            }
-            Call::Clean => {
-                self.seen.lock().unwrap().cleaned = true;
-                Ok(Value::String("BuilderStatus.IDLE".into()))
-            }
-            _ => Err(fault("error")),
-        }
+    async fn admit(&self, method: &'static str) -> Result<(), Fault> {
+        self.seen.lock().unwrap().calls.push(method);
+        Ok(())
+    }
+
+    async fn info(&self) -> Answered<GetInfo> {
+        Ok(Info::new("armhf", vec!["binarypackage".to_owned()]))
+    }
+
+    async fn status(&self) -> Answered<GetStatus> {
+        Ok(StatusReply {
+            dialect: Dialect::Current,
+            report: StatusReport::bare(self.look()?),
+        })
+    }
+
+    async fn ensure_present(&self, request: EnsurePresent) -> Answered<EnsurePresent> {
+        let body = reqwest_get(&request.url.unwrap()).await;
+        let mut seen = self.seen.lock().unwrap();
+        seen.fetched.insert(request.sum.0, body);
+        Ok(Presence::yes(Presence::DOWNLOAD))
+    }
+
+    async fn build(&self, request: BuildCall) -> Answered<BuildCall> {
+        let build_id = request.build_id.clone();
+        self.seen.lock().unwrap().build = Some(request);
+        Ok(BuildReply::Building { build_id })
+    }
+
+    async fn abort(&self) -> Answered<Abort> {
+        Err(fault("error"))
+    }
+
+    async fn clean(&self) -> Answered<Clean> {
+        self.seen.lock().unwrap().cleaned = true;
+        Ok(Cleaned)
     }
 
     async fn file(&self, name: &FileName) -> Result<Option<ServedFile>, FileError> {

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use dxr::Value;
-use panda_http::client::BuildAnswer;
 use panda_http::endpoint::EndpointSettings;
 use panda_http::pinned::public_client_config;
 use panda_http::{BuilderClient, ClientError, ClientLimits, Endpoint};
@@ -77,7 +76,7 @@ impl Builder {
         self.idle().await?;
         self.fetch(url).await?;
         let answer = self.client.build(call(build_type, args)?).await?;
-        ensure!(answer == BuildAnswer::Building, "{answer:?}");
+        ensure!(answer.is_building(), "{answer:?}");
         Ok(())
     }
 
@@ -171,7 +170,7 @@ impl Builder {
     /// The fault that a call is answered with.
     pub(crate) fn fault<T: std::fmt::Debug>(answer: Result<T, ClientError>) -> Result<String> {
         match answer {
-            Err(ClientError::Fault { code: 8002, text }) => Ok(text),
+            Err(ClientError::Fault { code: 8002, text }) => Ok(text.as_str().to_owned()),
             other => bail!("no fault: {other:?}"),
         }
     }

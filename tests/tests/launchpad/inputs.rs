@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context as _, Result, ensure};
 use nix::unistd::getuid;
 use panda_http::ClientError;
-use panda_http::client::BuildAnswer;
 use panda_protocol::digest::Sha1;
 use panda_protocol::launchpad::{
     BuildCall, Dialect, EnsurePresent, FileName, Status, StatusReport, Sum,
@@ -108,11 +107,7 @@ fn what_a_slot_was_promised_is_there_for_its_build_however_much_the_others_ask_f
                 ..call("binarypackage", package_args())?
             };
             let answer = builder.client.build(build).await?;
-            ensure!(
-                answer == BuildAnswer::Building,
-                "{}: {answer:?}",
-                builder.name
-            );
+            ensure!(answer.is_building(), "{}: {answer:?}", builder.name);
         }
         for builder in &builders {
             builder.ended().await?;

@@ -14,12 +14,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use dxr::Value;
-use panda_http::client::BuildAnswer;
 use panda_http::endpoint::EndpointSettings;
 use panda_http::{BuilderClient, ClientError, ClientLimits, Endpoint, pinned};
 use panda_protocol::digest::Sha1;
 use panda_protocol::launchpad::{
-    BuildCall, BuildId, BuildStatus, EnsurePresent, FileMap, FileName, Status, Sum,
+    BuildCall, BuildId, BuildReply, BuildStatus, EnsurePresent, FileMap, FileName, Status, Sum,
 };
 use panda_tests::source::arch;
 use tokio::runtime::Runtime;
@@ -172,7 +171,7 @@ impl Manager {
         }
         match answer {
             Ok(answer) => Ok(Said::Answer(answer)),
-            Err(ClientError::Fault { text, .. }) => Ok(Said::Fault(text)),
+            Err(ClientError::Fault { text, .. }) => Ok(Said::Fault(text.as_str().to_owned())),
             Err(error) if error.is_silence() => Ok(Said::Lost),
             Err(error) => Err(error).context(self.phase()),
         }
@@ -341,7 +340,7 @@ impl Manager {
             self.set_phase("build");
             let (client, call) = (self.client()?, job.call.clone());
             match self.ask(daemon, async move { client.build(call).await })? {
-                Said::Answer(BuildAnswer::Building) => begun = true,
+                Said::Answer(BuildReply::Building { .. }) => begun = true,
                 Said::Answer(other) => bail!("build: {other:?}"),
                 Said::Fault(text) => bail!("build, once IDLE was said: {text}"),
                 Said::Lost => self.lost_dispatches += 1,

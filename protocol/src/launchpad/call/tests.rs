@@ -4,7 +4,8 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
 use super::*;
-use crate::launchpad::testing;
+use crate::launchpad::status::MAX_TEXT;
+use crate::launchpad::{Sum, testing};
 
 fn string(text: &str) -> Value {
     Value::String(text.to_owned())
@@ -244,5 +245,124 @@ proptest! {
     fn any_call_survives_encoding(call in call()) {
         let (method, params) = call.encode();
         prop_assert_eq!(Call::decode(method, params), Ok(call));
+    }
+}
+
+/// `value` is refused as a reply of `R`, for this reason.
+#[track_caller]
+fn refused<R: Reply + std::fmt::Debug>(value: Value, problem: &str) {
+    assert_eq!(R::decode(value).unwrap_err().0, problem);
+}
+
+fn array_of<const N: usize>(items: [Value; N]) -> Value {
+    Value::Array(items.into())
+}
+
+#[test]
+fn a_reply_of_another_shape_is_refused_and_the_reason_quotes_nothing_of_it() {
+    let secret = || string("s3cret");
+    refused::<Echoed>(secret(), "not an array");
+    refused::<Info>(array_of([secret(), secret()]), "not an array of three");
+    refused::<Info>(
+        array_of([secret(), secret(), secret()]),
+        "its build types are not an array",
+    );
+    refused::<Info>(
+        array_of([secret(), Value::Nil, array_of([])]),
+        "holds something else than texts",
+    );
+    refused::<Presence>(array_of([secret()]), "not an array of two");
+    refused::<Presence>(
+        array_of([secret(), secret()]),
+        "does not say by a boolean whether the file is there",
+    );
+    refused::<BuildReply>(
+        array_of([Value::Nil, secret()]),
+        "does not begin with a status",
+    );
+    refused::<BuildReply>(array_of([secret(), secret()]), "an unknown status");
+    refused::<BuildReply>(
+        array_of([string("BuilderStatus.BUILDING"), string("")]),
+        "an empty build_id",
+    );
+    refused::<BuildReply>(
+        array_of([string("BuilderStatus.UNKNOWNSUM"), Value::Nil]),
+        "says nothing beside its status",
+    );
+    refused::<Aborting>(string("BuilderStatus.IDLE"), "not BuilderStatus.ABORTING");
+    refused::<Cleaned>(string("BuilderStatus.ABORTING"), "not BuilderStatus.IDLE");
+    refused::<ProxyInfo>(secret(), "not a struct");
+    refused::<StatusReply>(secret(), "neither a struct nor an array");
+    // The 2011 array is no answer to the call that asks for the struct.
+    let idle = array_of([string("BuilderStatus.IDLE"), string("")]);
+    assert_eq!(
+        StatusReply::decode(idle.clone()).unwrap().dialect,
+        crate::launchpad::Dialect::Y2011
+    );
+    refused::<crate::launchpad::StatusReport>(idle, "not a struct");
+}
+
+#[test]
+fn a_document_that_answers_something_else_names_the_method_and_nothing_of_itself() {
+    let limits = Limits::default();
+    let text = xml::encode_answer(&Ok(string("s3cret"))).unwrap();
+    let error = Clean::read_answer(text.as_bytes(), &limits).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "invalid answer to clean: not BuilderStatus.IDLE"
+    );
+    let error = Clean::read_answer(b"<s3cret/>", &limits).unwrap_err();
+    assert!(matches!(error, AnswerError::Xml(_)));
+    assert!(!format!("{error} {error:?}").contains("s3cret"));
+}
+
+#[test]
+fn what_is_said_to_people_is_cut_and_can_always_be_written() {
+    let text = format!("a\u{1}b\n{}", "x".repeat(1000));
+    let written = |reply: Value| xml::encode_answer(&Ok(reply));
+    assert!(written(Presence::no(text.clone()).encode()).is_ok());
+    assert!(written(BuildReply::UnknownSum(text.clone()).encode()).is_ok());
+    assert!(written(Info::new(&text, vec![text.clone()]).encode()).is_ok());
+    let value = array_of([Value::Boolean(false), string(&text)]);
+    let heard = Presence::decode(value).unwrap().info;
+    assert!(heard.starts_with("a b xxx"), "{heard}");
+    assert_eq!(heard.chars().count(), 500);
+    // A caller's own text is said back without what could break a line.
+    let missing = [
+        (Needed::Chroot, Sum("a\na".to_owned())),
+        (Needed::File, Sum("b".repeat(200))),
+    ];
+    let expected = format!("CHROOTSUM -> aa, FILESUM -> {}", "b".repeat(100));
+    assert_eq!(
+        BuildReply::unknown_sums(&missing),
+        BuildReply::UnknownSum(expected)
+    );
+}
+
+proptest! {
+    /// What a builder says is what its caller hears.
+    #[test]
+    fn replies_survive_being_said(
+        values in vec(testing::value(), 0..4),
+        fields in btree_map(testing::text(), testing::value(), 0..4),
+        build_id in testing::build_id(),
+        present in any::<bool>(),
+        info in "[ -~]{0,500}",
+    ) {
+        let reply = Echoed(values);
+        prop_assert_eq!(Echoed::decode(reply.clone().encode()), Ok(reply));
+        let reply = ProxyInfo(fields);
+        prop_assert_eq!(ProxyInfo::decode(reply.clone().encode()), Ok(reply));
+        let reply = Presence { present, info: info.clone() };
+        prop_assert_eq!(Presence::decode(reply.clone().encode()), Ok(reply));
+        let reply = Info::new(&info, vec![info.clone(); 3]);
+        prop_assert_eq!(Info::decode(reply.clone().encode()), Ok(reply));
+        for reply in [
+            BuildReply::Building { build_id },
+            BuildReply::UnknownBuilder(info.clone()),
+            BuildReply::UnknownSum(info),
+        ] {
+            prop_assert_eq!(BuildReply::decode(reply.clone().encode()), Ok(reply));
+        }
     }
 }

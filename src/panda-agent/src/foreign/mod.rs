@@ -27,15 +27,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dxr::Value;
 use http::{HeaderMap, Method, Response};
-use panda_http::client::Info;
 use panda_http::endpoint::EndpointSettings;
 use panda_http::pinned::{PinnedError, public_client_config};
 use panda_http::service::{BuilderService, FileError, fault};
 use panda_http::{Body, BuilderClient, ClientError, ClientLimits, Endpoint, Relay, ServedFile};
 use panda_protocol::launchpad::xml::Fault;
-use panda_protocol::launchpad::{Call, FileName, Status};
+use panda_protocol::launchpad::{
+    Abort, Answered, BuildCall, Clean, Echo, EnsurePresent, FileName, GetInfo, GetProxyInfo,
+    GetStatus, Info, Status,
+};
 use panda_protocol::link::INPUT_PATH;
 use panda_protocol::worker::ForeignWorker;
 use tokio::time::{Instant, sleep};
@@ -176,34 +177,60 @@ impl Foreign {
         self.0.program.ended()
     }
 
-    /// The call as the worker is to hear it.
-    fn translated(&self, call: Call) -> Call {
-        let Call::EnsurePresent(mut ensure) = call else {
-            return call;
-        };
+    /// The request as the worker is to hear it.
+    fn translated(&self, mut request: EnsurePresent) -> EnsurePresent {
         let prefix = format!("{}{}", self.0.depot.url, INPUT_PATH.trim_start_matches('/'));
-        if let Some(name) = ensure
+        if let Some(name) = request
             .url
             .as_deref()
             .and_then(|url| url.strip_prefix(&prefix))
         {
-            ensure.url = Some(self.0.inputs.url(name));
+            request.url = Some(self.0.inputs.url(name));
         }
-        Call::EnsurePresent(ensure)
+        request
     }
 }
 
+/// Each request goes on as it came. `status_dict` is our own addition, which no other worker knows: it is made
+/// of what `status` says.
 impl BuilderService for Foreign {
-    async fn call(&self, call: Call) -> Result<Value, Fault> {
-        if let Some(how) = self.ended() {
-            return Err(fault(format!("the worker has ended: {how}")));
+    async fn admit(&self, _method: &'static str) -> Result<(), Fault> {
+        match self.ended() {
+            Some(how) => Err(fault(format!("the worker has ended: {how}"))),
+            None => Ok(()),
         }
-        // Our own addition, which no other worker knows.
-        let call = match call {
-            Call::StatusDict => Call::Status,
-            call => self.translated(call),
-        };
-        self.0.relay.call(&call).await
+    }
+
+    async fn echo(&self, request: Echo) -> Answered<Echo> {
+        self.0.relay.ask(request).await
+    }
+
+    async fn info(&self) -> Answered<GetInfo> {
+        self.0.relay.ask(GetInfo).await
+    }
+
+    async fn status(&self) -> Answered<GetStatus> {
+        self.0.relay.ask(GetStatus).await
+    }
+
+    async fn ensure_present(&self, request: EnsurePresent) -> Answered<EnsurePresent> {
+        self.0.relay.ask(self.translated(request)).await
+    }
+
+    async fn build(&self, request: BuildCall) -> Answered<BuildCall> {
+        self.0.relay.ask(request).await
+    }
+
+    async fn abort(&self) -> Answered<Abort> {
+        self.0.relay.ask(Abort).await
+    }
+
+    async fn clean(&self) -> Answered<Clean> {
+        self.0.relay.ask(Clean).await
+    }
+
+    async fn proxy_info(&self) -> Answered<GetProxyInfo> {
+        self.0.relay.ask(GetProxyInfo).await
     }
 
     /// Its files are its own: see [`BuilderService::answer_file`].

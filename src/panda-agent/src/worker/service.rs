@@ -2,16 +2,17 @@
 //! lone worker both ask here.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use dxr::Value;
+use panda_http::ServedFile;
 use panda_http::download::Source;
 use panda_http::service::{BuilderService, FileError, fault};
-use panda_http::{Fetched, ServedFile};
 use panda_protocol::digest::Sha1;
-use panda_protocol::launchpad::status::builder_status;
 use panda_protocol::launchpad::xml::Fault;
 use panda_protocol::launchpad::{
-    BuildCall, Call, Dialect, EnsurePresent, FileName, Status, StatusReport, Sum,
+    Abort, Aborting, Answered, BuildCall, BuildReply, Clean, Cleaned, Dialect, EnsurePresent,
+    FileName, GetInfo, GetStatus, Info, Needed, Presence, Status, StatusReply, StatusReport, Sum,
 };
 
 use super::args::{BuildArgs, to_json};
@@ -23,35 +24,36 @@ use super::{BUILD_TYPE, OWNER, Worker};
 const BUILDLOG: &str = "buildlog";
 
 impl BuilderService for Worker {
-    async fn call(&self, call: Call) -> Result<Value, Fault> {
-        match call {
-            Call::Echo(values) => Ok(Value::Array(values)),
-            Call::Info => Ok(Value::Array(vec![
-                text("1.0"),
-                text(self.arch()),
-                Value::Array(self.build_types().iter().map(|name| text(name)).collect()),
-            ])),
-            Call::Status | Call::StatusDict => Ok(self.report().to_value(Dialect::Current)),
-            Call::EnsurePresent(call) => Ok(self.ensure_present(&call).await),
-            Call::Build(call) => self.build(*call),
-            Call::Abort => {
-                let run = self
-                    .state()
-                    .abort()
-                    .map_err(|refusal| fault(refusal.to_string()))?;
-                run.abort.cancel();
-                Ok(text(builder_status::ABORTING))
-            }
-            Call::Clean => {
-                let run = self
-                    .state()
-                    .clean()
-                    .map_err(|refusal| fault(refusal.to_string()))?;
-                self.forget(&run);
-                Ok(text(builder_status::IDLE))
-            }
-            Call::ProxyInfo => Err(fault("proxy_info: this build type has no proxy")),
-        }
+    async fn info(&self) -> Answered<GetInfo> {
+        let types = self.build_types().iter().map(ToString::to_string);
+        Ok(Info::new(self.arch(), types.collect()))
+    }
+
+    async fn status(&self) -> Answered<GetStatus> {
+        Ok(StatusReply {
+            dialect: Dialect::Current,
+            report: self.report(),
+        })
+    }
+
+    async fn ensure_present(&self, request: EnsurePresent) -> Answered<EnsurePresent> {
+        Ok(self.have(&request).await)
+    }
+
+    async fn build(&self, call: BuildCall) -> Answered<BuildCall> {
+        self.begin(call)
+    }
+
+    async fn abort(&self) -> Answered<Abort> {
+        let run = self.state().abort().map_err(refused)?;
+        run.abort.cancel();
+        Ok(Aborting)
+    }
+
+    async fn clean(&self) -> Answered<Clean> {
+        let run = self.state().clean().map_err(refused)?;
+        self.forget(&run);
+        Ok(Cleaned)
     }
 
     async fn file(&self, name: &FileName) -> Result<Option<ServedFile>, FileError> {
@@ -104,83 +106,79 @@ impl Worker {
         }
     }
 
-    async fn ensure_present(&self, call: &EnsurePresent) -> Value {
-        let (present, info) = self.have(call).await;
-        Value::Array(vec![Value::Boolean(present), text(&info)])
-    }
-
-    async fn have(&self, call: &EnsurePresent) -> (bool, String) {
-        let cached = call.sum.sha1().filter(|sha1| self.cache().contains(*sha1));
+    async fn have(&self, call: &EnsurePresent) -> Presence {
+        let sha1 = call.sum.sha1();
         let Some(url) = &call.url else {
-            return (cached.is_some(), "No URL".to_owned());
+            return Presence {
+                present: sha1.is_some_and(|sha1| self.cache().contains(sha1)),
+                info: Presence::NO_URL.to_owned(),
+            };
         };
-        let Some(sha1) = call.sum.sha1() else {
-            return (false, "Digests did not match, removing again!".to_owned());
+        let Some(sha1) = sha1 else {
+            return Presence::no(Presence::MISMATCH);
         };
+        let unreachable =
+            |error: &dyn fmt::Display| Presence::no(format!("{}{error}", Presence::UNREACHABLE));
         let source = match Source::new(url, &call.username, &call.password) {
             Ok(source) => source,
-            Err(error) => return (false, format!("Error accessing Librarian: {error}")),
+            Err(error) => return unreachable(&error),
         };
         let downloader = match self.downloader(url) {
             Ok(downloader) => downloader,
-            Err(error) => return (false, format!("Error accessing Librarian: {error}")),
+            Err(error) => return unreachable(&error),
         };
         match self.cache().fetch(sha1, downloader, &source).await {
-            Ok(Fetched::Cached) => (true, "Cache".to_owned()),
-            Ok(Fetched::Downloaded) => (true, "Download".to_owned()),
-            Err(error) => (false, error.told()),
+            Ok(fetched) => fetched.into(),
+            Err(error) => Presence::no(error.told()),
         }
     }
 
-    fn build(&self, call: BuildCall) -> Result<Value, Fault> {
+    /// In the reference's order: the type, the sums, and only then what the files and arguments are.
+    fn begin(&self, call: BuildCall) -> Answered<BuildCall> {
         let mut state = self.state();
-        state
-            .may_begin()
-            .map_err(|refusal| fault(refusal.to_string()))?;
+        state.may_begin().map_err(refused)?;
         if call.build_type != BUILD_TYPE {
-            let info = format!("{} not in ['{BUILD_TYPE}']", shown(&call.build_type));
-            return Ok(Value::Array(vec![
-                text(builder_status::UNKNOWNBUILDER),
-                text(&info),
-            ]));
+            let known = [BUILD_TYPE.to_owned()];
+            return Ok(BuildReply::unknown_builder(&call.build_type, &known));
         }
-        let args = BuildArgs::from_call(&call.args, self.arch())
-            .map_err(|error| fault(error.to_string()))?;
-        let mut sources = call
-            .filemap
-            .keys()
-            .filter(|name| name.as_str().ends_with(".dsc"));
-        let (Some(dsc), None) = (sources.next().cloned(), sources.next()) else {
-            return Err(fault("build: the filemap must hold exactly one .dsc"));
-        };
         // Pinned first, so that nothing is evicted between the look and the build.
         let pinned = [&call.chroot].into_iter().chain(call.filemap.values());
         pinned
             .filter_map(Sum::sha1)
             .for_each(|sha1| self.cache().pin(OWNER, sha1));
         let path = |sum: &Sum| sum.sha1().and_then(|sha1| self.cache().path(sha1));
-        let unknown = |what: &str, sum: &Sum| {
+        let unknown = |needed, sum: &Sum| {
             self.cache().unpin(OWNER);
-            let info = format!("{what} -> {}", shown(&sum.0));
-            Ok(Value::Array(vec![
-                text(builder_status::UNKNOWNSUM),
-                text(&info),
-            ]))
+            Ok(BuildReply::unknown_sums(&[(needed, sum.clone())]))
         };
         let Some(chroot) = path(&call.chroot) else {
-            return unknown("CHROOTSUM", &call.chroot);
+            return unknown(Needed::Chroot, &call.chroot);
         };
         let mut inputs = BTreeMap::new();
         for (name, sum) in &call.filemap {
             let Some(path) = path(sum) else {
-                return unknown("FILESUM", sum);
+                return unknown(Needed::File, sum);
             };
             inputs.insert(name.clone(), path);
         }
-        let run = self.prepare().map_err(|error| {
+        let unpinned = |text: String| {
             self.cache().unpin(OWNER);
-            fault(format!("build: the builder's disk: {error}"))
-        })?;
+            fault(text)
+        };
+        let args = BuildArgs::from_call(&call.args, self.arch())
+            .map_err(|error| unpinned(error.to_string()))?;
+        let mut sources = call
+            .filemap
+            .keys()
+            .filter(|name| name.as_str().ends_with(".dsc"));
+        let (Some(dsc), None) = (sources.next().cloned(), sources.next()) else {
+            return Err(unpinned(
+                "build: the filemap must hold exactly one .dsc".to_owned(),
+            ));
+        };
+        let run = self
+            .prepare()
+            .map_err(|error| unpinned(format!("build: the builder's disk: {error}")))?;
         let plan = Plan {
             build_id: call.build_id.to_string(),
             work: run.work.clone(),
@@ -193,21 +191,15 @@ impl Worker {
             executor: self.executor().map(str::to_owned),
         };
         let begun = state.begin(call.build_id.clone(), run.clone());
-        begun.map_err(|refusal| fault(refusal.to_string()))?;
+        begun.map_err(refused)?;
         drop(state);
         self.start(run, plan);
-        Ok(Value::Array(vec![
-            text(builder_status::BUILDING),
-            text(call.build_id.as_str()),
-        ]))
+        Ok(BuildReply::Building {
+            build_id: call.build_id,
+        })
     }
 }
 
-fn text(text: &str) -> Value {
-    Value::String(text.to_owned())
-}
-
-/// A caller's own word, said back to it.
-fn shown(word: &str) -> String {
-    word.chars().filter(|c| !c.is_control()).take(100).collect()
+fn refused(refusal: impl fmt::Display) -> Fault {
+    fault(refusal.to_string())
 }

@@ -9,7 +9,7 @@ use http_body_util::BodyExt as _;
 use panda_http::endpoint::EndpointSettings;
 use panda_http::{BuilderClient, ClientLimits, Endpoint, Relay, ServerSettings, pinned};
 use panda_protocol::launchpad::xml::Fault;
-use panda_protocol::launchpad::{Call, FileName};
+use panda_protocol::launchpad::{Abort, Echo, Echoed, FileName, GetStatus};
 
 use crate::peers::Origin;
 use crate::toy::{Toy, start};
@@ -63,13 +63,13 @@ async fn values_of_every_kind_and_faults_pass_as_they_are() {
             ]),
         )])),
     ];
-    let echoed = relay.call(&Call::Echo(values.clone())).await;
-    assert_eq!(echoed, Ok(Value::Array(values)));
+    let echoed = relay.ask(Echo(values.clone())).await;
+    assert_eq!(echoed, Ok(Echoed(values)));
     let fault = Fault {
         code: 8002,
         text: "nothing is running".to_owned(),
     };
-    assert_eq!(relay.call(&Call::Abort).await, Err(fault));
+    assert_eq!(relay.ask(Abort).await, Err(fault));
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn what_is_no_file_and_a_builder_that_is_not_there_are_a_bad_gateway() {
     };
     let (status, ..) = get(&relay(&gone), "buildlog", None).await;
     assert_eq!(status, StatusCode::BAD_GATEWAY);
-    let fault = relay(&gone).call(&Call::Status).await.unwrap_err();
+    let fault = relay(&gone).ask(GetStatus).await.unwrap_err();
     assert!(
         fault.text.starts_with("the worker gives no answer: "),
         "{}",

@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dxr::Value;
+use panda_http::service::fault;
 use panda_http::{
     BuilderService, FileError, Places, ServedFile, ServerSettings, ServiceLimits, respond, serve_in,
 };
-use panda_protocol::launchpad::xml::{Fault, Limits};
+use panda_protocol::launchpad::xml::Limits;
 use panda_protocol::launchpad::{
-    BuildId, BuildStatus, Call, Dialect, FileName, Outcome, Status, StatusReport,
+    Abort, Answered, BuildCall, BuildId, BuildReply, BuildStatus, Clean, Cleaned, Dialect,
+    EnsurePresent, FileName, GetInfo, GetProxyInfo, GetStatus, GetStatusDict, Info, Needed,
+    Outcome, Presence, Status, StatusReply, StatusReport, Sum,
 };
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -46,64 +48,55 @@ impl Toy {
 }
 
 impl BuilderService for Toy {
-    async fn call(&self, call: Call) -> Result<Value, Fault> {
-        let text = |text: &str| Value::String(text.to_owned());
-        match call {
-            Call::Echo(values) => Ok(Value::Array(values)),
-            Call::Info => Ok(Value::Array(vec![
-                text("1.0"),
-                text("armhf"),
-                Value::Array(vec![text("binarypackage")]),
-            ])),
-            Call::Status => {
-                let build_id = BuildId::try_from("PACKAGEBUILD-1".to_owned()).unwrap();
-                let outcome = Outcome::bare(BuildStatus::PackageFail);
-                let status = Status::Waiting { build_id, outcome };
-                let report = StatusReport {
-                    version: None,
-                    status,
-                    extra: std::collections::BTreeMap::new(),
-                };
-                Ok(report.to_value(Dialect::Current))
-            }
-            Call::EnsurePresent(call) => {
-                let present = call.username.is_empty() && call.password == "tok:en/1";
-                Ok(Value::Array(vec![
-                    Value::Boolean(present),
-                    text("Download"),
-                ]))
-            }
-            Call::Build(call) => match call.build_type.as_str() {
-                "binarypackage" => Ok(Value::Array(vec![
-                    text("BuilderStatus.BUILDING"),
-                    text("x"),
-                ])),
-                "sums" => {
-                    let info = text("CHROOTSUM -> 91adca07");
-                    Ok(Value::Array(vec![text("BuilderStatus.UNKNOWNSUM"), info]))
-                }
-                _ => {
-                    let info = text("live not in ['binarypackage']");
-                    Ok(Value::Array(vec![
-                        text("BuilderStatus.UNKNOWNBUILDER"),
-                        info,
-                    ]))
-                }
+    async fn info(&self) -> Answered<GetInfo> {
+        Ok(Info::new("armhf", vec!["binarypackage".to_owned()]))
+    }
+
+    async fn status(&self) -> Answered<GetStatus> {
+        let outcome = Outcome::bare(BuildStatus::PackageFail);
+        let status = Status::Waiting {
+            build_id: BuildId::try_from("PACKAGEBUILD-1".to_owned()).unwrap(),
+            outcome,
+        };
+        Ok(StatusReply {
+            dialect: Dialect::Current,
+            report: StatusReport::bare(status),
+        })
+    }
+
+    async fn status_dict(&self) -> Answered<GetStatusDict> {
+        Err(fault("error\u{1}"))
+    }
+
+    async fn ensure_present(&self, request: EnsurePresent) -> Answered<EnsurePresent> {
+        Ok(Presence {
+            present: request.username.is_empty() && request.password == "tok:en/1",
+            info: Presence::DOWNLOAD.to_owned(),
+        })
+    }
+
+    async fn build(&self, request: BuildCall) -> Answered<BuildCall> {
+        Ok(match request.build_type.as_str() {
+            "binarypackage" => BuildReply::Building {
+                build_id: request.build_id,
             },
-            Call::Abort => Err(Fault {
-                code: 8002,
-                text: "nothing is running".to_owned(),
-            }),
-            Call::Clean => {
-                self.cleaning.notify_one();
-                self.cleaned.notified().await;
-                Ok(text("BuilderStatus.IDLE"))
-            }
-            Call::StatusDict | Call::ProxyInfo => Err(Fault {
-                code: 8002,
-                text: "error\u{1}".to_owned(),
-            }),
-        }
+            "sums" => BuildReply::unknown_sums(&[(Needed::Chroot, Sum("91adca07".to_owned()))]),
+            other => BuildReply::unknown_builder(other, &["binarypackage".to_owned()]),
+        })
+    }
+
+    async fn abort(&self) -> Answered<Abort> {
+        Err(fault("nothing is running"))
+    }
+
+    async fn clean(&self) -> Answered<Clean> {
+        self.cleaning.notify_one();
+        self.cleaned.notified().await;
+        Ok(Cleaned)
+    }
+
+    async fn proxy_info(&self) -> Answered<GetProxyInfo> {
+        Err(fault("error\u{1}"))
     }
 
     async fn file(&self, name: &FileName) -> Result<Option<ServedFile>, FileError> {

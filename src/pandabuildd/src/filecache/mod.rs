@@ -28,7 +28,7 @@ use async_trait::async_trait;
 use panda_http::pinned::{PinnedError, public_client_config};
 use panda_http::{ClientError, Downloader, Fetched, Source, Store, StoreError};
 use panda_protocol::digest::Sha1;
-use panda_protocol::launchpad::EnsurePresent;
+use panda_protocol::launchpad::{EnsurePresent, Presence};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout_at};
 
@@ -84,15 +84,6 @@ enum PinChange {
     },
 }
 
-/// The answer to `ensurepresent`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Present {
-    /// Whether the file is there.
-    pub present: bool,
-    /// How it came, or why not, in the protocol's words. It holds no secret.
-    pub info: String,
-}
-
 impl Filecache {
     /// Opens the cache in `directory` with the pins that the ledger holds.
     ///
@@ -120,25 +111,22 @@ impl Filecache {
     }
 
     /// Launchpad's `ensurepresent` for `slot`. The download goes on when the caller does not.
-    pub async fn ensure_present(&self, slot: &str, call: EnsurePresent) -> Present {
-        let no = |info: String| Present {
-            present: false,
-            info,
-        };
+    pub async fn ensure_present(&self, slot: &str, call: EnsurePresent) -> Presence {
+        let no = |info: String| Presence::no(info);
         let Some(sha1) = call.sum.sha1() else {
             // Nothing that could be fetched has such a sum.
             let known = if call.url.is_some() {
                 StoreError::Mismatch.told()
             } else {
-                NO_URL.into()
+                Presence::NO_URL.into()
             };
             return no(known);
         };
         let Some(url) = call.url else {
             return match self.hold(slot, sha1).await {
-                Ok(present) => Present {
+                Ok(present) => Presence {
                     present,
-                    info: NO_URL.into(),
+                    info: Presence::NO_URL.into(),
                 },
                 Err(error) => no(error),
             };
@@ -151,14 +139,7 @@ impl Filecache {
             Err(error) => Err(StoreError::from(error).told()),
         };
         match fetched {
-            Ok(Fetched::Cached) => Present {
-                present: true,
-                info: "Cache".into(),
-            },
-            Ok(Fetched::Downloaded) => Present {
-                present: true,
-                info: "Download".into(),
-            },
+            Ok(fetched) => fetched.into(),
             Err(told) => no(told),
         }
     }
@@ -277,9 +258,6 @@ impl Drop for Unpin<'_> {
         self.store.unpin_absent(self.slot, self.sha1);
     }
 }
-
-/// What `ensurepresent` says where no URL was given.
-const NO_URL: &str = "No URL";
 
 #[async_trait]
 impl Inputs for Filecache {

@@ -80,7 +80,7 @@ async fn each_way_to_be_present_or_not_is_told_in_the_protocols_words() {
     let state = tempfile::tempdir().unwrap();
     let (cache, _) = open(state.path()).await;
     let told = async |call: EnsurePresent| {
-        let Present { present, info } = cache.ensure_present("panda01", call).await;
+        let Presence { present, info } = cache.ensure_present("panda01", call).await;
         (present, info)
     };
     let good = Some(format!("{base}/good"));

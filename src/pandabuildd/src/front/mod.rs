@@ -7,7 +7,7 @@
 //! | `status`, `status_dict` | what the slot's view tells a manager; the log tail, and further fields of the worker's own, from its results |
 //! | `echo`, `info` | faults when `status` does, so that a slot between boots looks like no builder |
 //! | `ensurepresent` | the file cache, for this slot |
-//! | `build` | its type, the file cache, then the slot |
+//! | `build` | its type, the file cache, its files' names, then the slot |
 //! | `abort`, `clean` | the slot |
 //! | `proxy_info` | what the worker said of its build's proxy |
 //! | `filecache/buildlog` | the log of the build that runs or is kept |
@@ -20,12 +20,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dxr::Value;
 use panda_http::service::fault;
 use panda_http::{BuilderService, FileError, ServedFile};
 use panda_protocol::digest::Sha1;
 use panda_protocol::launchpad::xml::Fault;
-use panda_protocol::launchpad::{BuildCall, Call, Dialect, FileName, Status, StatusReport};
+use panda_protocol::launchpad::{
+    Abort, Aborting, Answered, BuildCall, BuildReply, Clean, Cleaned, Dialect, Echo, Echoed,
+    EnsurePresent, FileName, GetInfo, GetProxyInfo, GetStatus, Info, Needed, Status, StatusReply,
+    StatusReport, Sum,
+};
 use panda_slot::{Answer, ManagerStatus};
 
 pub use self::settings::FrontSettings;
@@ -35,8 +38,6 @@ use crate::slot::{SlotClosed, SlotHandle};
 
 /// What `builder_version` says.
 const VERSION: &str = concat!("pandabuildd ", env!("CARGO_PKG_VERSION"));
-/// The protocol's version that `info` tells.
-const PROTOCOL: &str = "1.0";
 /// How long a call waits for a board to prove itself again after the daemon's start: less than any manager waits
 /// for an answer.
 const REJOIN_LIMIT: Duration = Duration::from_secs(10);
@@ -122,7 +123,7 @@ impl SlotFront {
         }
     }
 
-    async fn status(&self, dialect: Dialect) -> Result<Value, Fault> {
+    async fn report(&self) -> Result<StatusReport, Fault> {
         let status = match self.status_for_dispatch().await {
             ManagerStatus::Idle => Status::Idle,
             ManagerStatus::Building { build_id, attempt } => Status::Building {
@@ -136,66 +137,19 @@ impl SlotFront {
             } => Status::Waiting { build_id, outcome },
             ManagerStatus::Fault { reason } => return Err(fault(reason)),
         };
-        let extra = self.extras().await.unwrap_or_default().status;
-        let version = Some(VERSION.to_owned());
         Ok(StatusReport {
-            version,
+            version: Some(VERSION.to_owned()),
             status,
-            extra,
-        }
-        .to_value(dialect))
-    }
-
-    fn info(&self) -> Value {
-        let types = self
-            .face
-            .build_types()
-            .iter()
-            .map(|name| text(name))
-            .collect();
-        Value::Array(vec![
-            text(PROTOCOL),
-            text(&self.face.arch),
-            Value::Array(types),
-        ])
-    }
-
-    async fn build(&self, call: BuildCall) -> Result<Value, Fault> {
-        let types = self.face.build_types();
-        if !types.contains(&call.build_type) {
-            let known: Vec<String> = types.iter().map(|name| format!("'{name}'")).collect();
-            let info = format!(
-                "{} not in [{}]",
-                repeated(&call.build_type),
-                known.join(", ")
-            );
-            return Ok(pair("BuilderStatus.UNKNOWNBUILDER", &info));
-        }
-        if call.build_type == "binarypackage"
-            && !call
-                .filemap
-                .keys()
-                .any(|name| name.as_str().ends_with(".dsc"))
-        {
-            return Err(fault("build: the filemap has no .dsc"));
-        }
-        let missing = self.missing(&call).await?;
-        if !missing.is_empty() {
-            return Ok(pair("BuilderStatus.UNKNOWNSUM", &missing.join(", ")));
-        }
-        let build_id = call.build_id.clone();
-        match self.slot.build(call).await.map_err(stopping)? {
-            Answer::Building { .. } => Ok(pair("BuilderStatus.BUILDING", build_id.as_str())),
-            other => Err(refusal(&other)),
-        }
+            extra: self.extras().await.unwrap_or_default().status,
+        })
     }
 
     /// What the build needs and the cache has not; what it has stays for this slot.
-    async fn missing(&self, call: &BuildCall) -> Result<Vec<String>, Fault> {
+    async fn missing(&self, call: &BuildCall) -> Result<Vec<(Needed, Sum)>, Fault> {
         let mut missing = Vec::new();
-        let wanted = std::iter::once(("CHROOTSUM", &call.chroot))
-            .chain(call.filemap.values().map(|sum| ("FILESUM", sum)));
-        for (kind, sum) in wanted {
+        let wanted = std::iter::once((Needed::Chroot, &call.chroot))
+            .chain(call.filemap.values().map(|sum| (Needed::File, sum)));
+        for (needed, sum) in wanted {
             let held = match sum.sha1() {
                 Some(sha1) => self
                     .filecache
@@ -205,7 +159,7 @@ impl SlotFront {
                 None => false,
             };
             if !held {
-                missing.push(format!("{kind} -> {}", repeated(&sum.0)));
+                missing.push((needed, sum.clone()));
             }
         }
         Ok(missing)
@@ -218,43 +172,79 @@ impl SlotFront {
         let attempt = live.or(view.slot.kept.as_ref().map(|kept| kept.attempt))?;
         Some(self.results.extras(attempt).await)
     }
-
-    /// Launchpad asks when the build has ended, to close the proxy's session.
-    async fn proxy_info(&self) -> Result<Value, Fault> {
-        let proxy = self.extras().await.and_then(|extras| extras.proxy);
-        proxy
-            .map(Value::Struct)
-            .ok_or_else(|| fault("there is no build with a proxy"))
-    }
 }
 
 impl BuilderService for SlotFront {
-    async fn call(&self, call: Call) -> Result<Value, Fault> {
-        // A dispatch that the daemon's restart has come between goes on.
+    /// A dispatch that the daemon's restart has come between goes on.
+    async fn admit(&self, _method: &'static str) -> Result<(), Fault> {
         self.slot.rejoined(REJOIN_LIMIT).await;
-        match call {
-            Call::Echo(values) => self.awake().map(|()| Value::Array(values)),
-            Call::Info => self.awake().map(|()| self.info()),
-            Call::Status => self.status(self.face.dialect).await,
-            Call::StatusDict => self.status(Dialect::Current).await,
-            Call::EnsurePresent(call) => {
-                let answer = self.filecache.ensure_present(self.slot.name(), call).await;
-                Ok(Value::Array(vec![
-                    Value::Boolean(answer.present),
-                    text(&answer.info),
-                ]))
-            }
-            Call::Build(call) => self.build(*call).await,
-            Call::Abort => match self.slot.abort().await.map_err(stopping)? {
-                Answer::Aborting => Ok(text("BuilderStatus.ABORTING")),
-                other => Err(refusal(&other)),
-            },
-            Call::Clean => match self.slot.clean().await.map_err(stopping)? {
-                Answer::Idle => Ok(text("BuilderStatus.IDLE")),
-                other => Err(refusal(&other)),
-            },
-            Call::ProxyInfo => self.proxy_info().await,
+        Ok(())
+    }
+
+    async fn echo(&self, request: Echo) -> Answered<Echo> {
+        self.awake().map(|()| Echoed(request.0))
+    }
+
+    async fn info(&self) -> Answered<GetInfo> {
+        self.awake()?;
+        Ok(Info::new(&self.face.arch, self.face.build_types()))
+    }
+
+    async fn status(&self) -> Answered<GetStatus> {
+        Ok(StatusReply {
+            dialect: self.face.dialect,
+            report: self.report().await?,
+        })
+    }
+
+    async fn ensure_present(&self, request: EnsurePresent) -> Answered<EnsurePresent> {
+        let slot = self.slot.name();
+        Ok(self.filecache.ensure_present(slot, request).await)
+    }
+
+    /// In the reference's order: the type, the sums, and only then what the files are.
+    async fn build(&self, call: BuildCall) -> Answered<BuildCall> {
+        let types = self.face.build_types();
+        if !types.contains(&call.build_type) {
+            return Ok(BuildReply::unknown_builder(&call.build_type, &types));
         }
+        let missing = self.missing(&call).await?;
+        if !missing.is_empty() {
+            return Ok(BuildReply::unknown_sums(&missing));
+        }
+        if call.build_type == "binarypackage"
+            && !call
+                .filemap
+                .keys()
+                .any(|name| name.as_str().ends_with(".dsc"))
+        {
+            return Err(fault("build: the filemap has no .dsc"));
+        }
+        let build_id = call.build_id.clone();
+        match self.slot.build(call).await.map_err(stopping)? {
+            Answer::Building { .. } => Ok(BuildReply::Building { build_id }),
+            other => Err(refusal(&other)),
+        }
+    }
+
+    async fn abort(&self) -> Answered<Abort> {
+        match self.slot.abort().await.map_err(stopping)? {
+            Answer::Aborting => Ok(Aborting),
+            other => Err(refusal(&other)),
+        }
+    }
+
+    async fn clean(&self) -> Answered<Clean> {
+        match self.slot.clean().await.map_err(stopping)? {
+            Answer::Idle => Ok(Cleaned),
+            other => Err(refusal(&other)),
+        }
+    }
+
+    /// Launchpad asks when the build has ended, to close the proxy's session.
+    async fn proxy_info(&self) -> Answered<GetProxyInfo> {
+        let proxy = self.extras().await.and_then(|extras| extras.proxy);
+        proxy.ok_or_else(|| fault("there is no build with a proxy"))
     }
 
     async fn file(&self, name: &FileName) -> Result<Option<ServedFile>, FileError> {
@@ -286,15 +276,7 @@ impl BuilderService for SlotFront {
     }
 }
 
-fn text(text: &str) -> Value {
-    Value::String(text.to_owned())
-}
-
-fn pair(status: &str, info: &str) -> Value {
-    Value::Array(vec![text(status), text(info)])
-}
-
-/// A caller's text, as an answer or a page may repeat it.
+/// A caller's text, as a page may repeat it.
 fn repeated(given: &str) -> String {
     given
         .chars()

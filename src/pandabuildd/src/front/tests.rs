@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use dxr::Value;
-use panda_http::client::{BuildAnswer, ClientLimits};
+use panda_http::client::ClientLimits;
 use panda_http::endpoint::{ClientError, EndpointSettings};
 use panda_http::{BuilderClient, Endpoint, pinned};
 use panda_protocol::launchpad::xml;
-use panda_protocol::launchpad::{BuildId, BuildStatus, EnsurePresent, Outcome, Sum};
+use panda_protocol::launchpad::{BuildId, BuildStatus, Call, Outcome, ProxyInfo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -135,7 +135,7 @@ fn call(build_type: &str) -> BuildCall {
 
 fn fault_of<T: std::fmt::Debug>(result: Result<T, ClientError>) -> String {
     match result {
-        Err(ClientError::Fault { code: 8002, text }) => text,
+        Err(ClientError::Fault { code: 8002, text }) => text.as_str().to_owned(),
         other => panic!("{other:?}"),
     }
 }
@@ -171,9 +171,13 @@ async fn between_boots_status_echo_and_info_fault_with_one_reason_and_fresh_they
 async fn a_build_is_answered_followed_kept_and_cleaned() {
     let bench = bench(Dialect::Current).await;
     bench.activities.reset_well().await;
-    assert_eq!(
-        bench.client.build(call("binarypackage")).await.unwrap(),
-        BuildAnswer::Building
+    assert!(
+        bench
+            .client
+            .build(call("binarypackage"))
+            .await
+            .unwrap()
+            .is_building()
     );
     let build = bench.activities.acknowledge().await;
     let attempt = bench.front.results.attempt(build.1);
@@ -260,7 +264,7 @@ async fn builds_that_cannot_be_are_refused_in_the_protocols_words_and_change_not
     bench.activities.reset_well().await;
     assert_eq!(
         bench.client.build(call("nosuch")).await.unwrap(),
-        BuildAnswer::UnknownBuilder("nosuch not in ['binarypackage', 'livefs']".into())
+        BuildReply::UnknownBuilder("nosuch not in ['binarypackage', 'livefs']".into())
     );
     let missing = BuildCall {
         chroot: Sum("aa".into()),
@@ -268,7 +272,7 @@ async fn builds_that_cannot_be_are_refused_in_the_protocols_words_and_change_not
     };
     assert_eq!(
         bench.client.build(missing).await.unwrap(),
-        BuildAnswer::UnknownSum("CHROOTSUM -> aa".into())
+        BuildReply::UnknownSum("CHROOTSUM -> aa".into())
     );
     let other = Sha1::of(b"other");
     let mut missing = call("binarypackage");
@@ -277,7 +281,17 @@ async fn builds_that_cannot_be_are_refused_in_the_protocols_words_and_change_not
     }
     assert_eq!(
         bench.client.build(missing).await.unwrap(),
-        BuildAnswer::UnknownSum(format!("FILESUM -> {other}"))
+        BuildReply::UnknownSum(format!("FILESUM -> {other}"))
+    );
+    // The sums come first, as in the reference.
+    let neither = BuildCall {
+        chroot: Sum("aa".into()),
+        filemap: Default::default(),
+        ..call("binarypackage")
+    };
+    assert_eq!(
+        bench.client.build(neither).await.unwrap(),
+        BuildReply::UnknownSum("CHROOTSUM -> aa".into())
     );
     let bare = BuildCall {
         filemap: Default::default(),
@@ -290,10 +304,10 @@ async fn builds_that_cannot_be_are_refused_in_the_protocols_words_and_change_not
 }
 
 /// What a worker said of its build, as the guest keeps it.
-fn keep_words(bench: &Bench, attempt: panda_slot::AttemptNo, words: BTreeMap<String, Value>) {
+fn keep_extras(bench: &Bench, attempt: panda_slot::AttemptNo, extras: BTreeMap<String, Value>) {
     let directory = bench.front.results.attempt(attempt);
     std::fs::create_dir_all(&directory).unwrap();
-    let text = xml::encode_answer(&Ok(Value::Struct(words))).unwrap();
+    let text = xml::encode_answer(&Ok(Value::Struct(extras))).unwrap();
     std::fs::write(directory.join("words.xml"), text).unwrap();
 }
 
@@ -301,7 +315,7 @@ fn keep_words(bench: &Bench, attempt: panda_slot::AttemptNo, words: BTreeMap<Str
 async fn what_the_worker_says_of_its_build_is_passed_on_as_it_is_and_overrides_nothing() {
     let bench = bench(Dialect::Current).await;
     bench.activities.reset_well().await;
-    let info = async |front: &SlotFront| front.call(Call::ProxyInfo).await;
+    let info = async |front: &SlotFront| front.proxy_info().await;
     assert!(info(&bench.front).await.is_err());
     bench.client.build(call("livefs")).await.unwrap();
     let build = bench.activities.acknowledge().await;
@@ -339,17 +353,17 @@ async fn what_the_worker_says_of_its_build_is_passed_on_as_it_is_and_overrides_n
     ] {
         fields.insert(name.to_owned(), Value::String("the worker's".into()));
     }
-    let words = BTreeMap::from([
+    let extras = BTreeMap::from([
         ("status".to_owned(), Value::Struct(fields)),
         ("proxy".to_owned(), Value::Struct(proxy.clone())),
     ]);
-    keep_words(&bench, build.1, words);
+    keep_extras(&bench, build.1, extras);
     let report = bench.client.status().await.unwrap();
     assert_eq!(report.extra, own);
     assert_eq!(report.version.as_deref(), Some(VERSION));
     assert!(matches!(report.status, Status::Building { build_id, .. }
         if build_id.as_str() == "PACKAGEBUILD-1"));
-    assert_eq!(info(&bench.front).await, Ok(Value::Struct(proxy.clone())));
+    assert_eq!(info(&bench.front).await, Ok(ProxyInfo(proxy.clone())));
 
     // Launchpad asks when the build has ended and its board has no power.
     bench
@@ -366,7 +380,7 @@ async fn what_the_worker_says_of_its_build_is_passed_on_as_it_is_and_overrides_n
         "{report:?}"
     );
     assert_eq!(report.extra, own);
-    assert_eq!(info(&bench.front).await, Ok(Value::Struct(proxy)));
+    assert_eq!(info(&bench.front).await, Ok(ProxyInfo(proxy)));
     // The next build's status has nothing of it.
     let cleaning = bench.client.clean();
     let (cleaned, ()) = tokio::join!(cleaning, bench.activities.reset_well());

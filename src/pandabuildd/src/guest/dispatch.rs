@@ -6,9 +6,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use panda_http::ClientError;
-use panda_http::client::BuildAnswer;
 use panda_protocol::digest::Sha1;
-use panda_protocol::launchpad::{BuildCall, EnsurePresent, Status, Sum};
+use panda_protocol::launchpad::{BuildCall, BuildReply, EnsurePresent, Status, Sum};
 use panda_protocol::link::INPUT_PATH;
 use panda_slot::Lost;
 use tokio::time::timeout;
@@ -96,14 +95,15 @@ async fn give(guest: &Guest, call: &BuildCall, depot: &str) -> Result<Dispatched
     let answer = worker.build(call.clone()).await;
     failpoint::after(Point::GuestBuild);
     match answer {
-        Ok(BuildAnswer::Building) => Ok(Dispatched::Begun),
+        Ok(BuildReply::Building { .. }) => Ok(Dispatched::Begun),
         // This board has run nothing yet, so these are the words of our own image, and it never quotes
         // a build's arguments; from the first build on, a board's words are not passed on.
-        Ok(BuildAnswer::UnknownBuilder(text) | BuildAnswer::UnknownSum(text)) => Err(
-            Lost::Refused(format!("the worker refuses the build: {text}")),
-        ),
+        Ok(BuildReply::UnknownBuilder(text) | BuildReply::UnknownSum(text)) => Err(Lost::Refused(
+            format!("the worker refuses the build: {text}"),
+        )),
         Err(ClientError::Fault { code, text }) => Err(Lost::Refused(format!(
-            "the worker refuses the build: fault {code}: {text}"
+            "the worker refuses the build: fault {code}: {}",
+            text.as_str()
         ))),
         Err(error) => Err(lost(&error)),
     }

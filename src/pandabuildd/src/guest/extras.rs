@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use dxr::Value;
 use panda_http::{BuilderClient, ClientError};
+use panda_protocol::launchpad::ProxyInfo;
 use panda_protocol::launchpad::xml::{self, DEEPEST, Limits};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
@@ -47,7 +48,7 @@ pub struct Extras {
     /// Further fields of its `status`.
     pub status: Fields,
     /// Its answer to `proxy_info`, where it has a proxy.
-    pub proxy: Option<Fields>,
+    pub proxy: Option<ProxyInfo>,
 }
 
 impl Extras {
@@ -75,7 +76,7 @@ impl Extras {
         };
         Some(Self {
             status: take(STATUS)?,
-            proxy: take(PROXY),
+            proxy: take(PROXY).map(ProxyInfo),
         })
     }
 
@@ -86,7 +87,7 @@ impl Extras {
         }
         let mut members = Fields::from([(STATUS.to_owned(), Value::Struct(self.status.clone()))]);
         if let Some(proxy) = &self.proxy {
-            members.insert(PROXY.to_owned(), Value::Struct(proxy.clone()));
+            members.insert(PROXY.to_owned(), Value::Struct(proxy.0.clone()));
         }
         let text = xml::encode_answer(&Ok(Value::Struct(members))).ok()?;
         (text.len() <= MAX_BYTES).then_some(text)

@@ -69,11 +69,9 @@ pub(crate) fn lost(error: &ClientError) -> Lost {
     match error {
         error if error.is_silence() => Lost::Silent,
         ClientError::Status(GONE) => gone(),
-        ClientError::Xml(_)
-        | ClientError::StatusAnswer(_)
-        | ClientError::Malformed(_)
-        | ClientError::TooLong(_) => Lost::Lied(error.to_string()),
-        // The fault's text is the board's, and may quote a build's arguments: these hold passwords.
+        ClientError::Answer(_) | ClientError::Malformed(_) | ClientError::TooLong(_) => {
+            Lost::Lied(error.to_string())
+        }
         ClientError::Fault { code, .. } => {
             Lost::Refused(format!("the worker answers fault {code}"))
         }

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dxr::Value;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use panda_http::body::bytes_response;
@@ -22,7 +21,9 @@ use panda_protocol::boot_toml::BootToml;
 use panda_protocol::digest::Sha256;
 use panda_protocol::launchpad::xml::Fault;
 use panda_protocol::launchpad::{
-    BuildId, BuildStatus, Call, Dialect, FileName, Outcome, Status, StatusReport,
+    Abort, Aborting, Answered, BuildCall, BuildId, BuildReply, BuildStatus, Clean, Dialect,
+    EnsurePresent, FileName, GetInfo, GetStatus, Outcome, Presence, Status, StatusReply,
+    StatusReport,
 };
 use panda_protocol::link::{
     BOOT_PATH, BootStep, FAILURE_PATH, Failure, MAX_REPORT, REPORT_PATH, Report,
@@ -117,47 +118,56 @@ pub(crate) fn waiting(build_status: BuildStatus) -> Status {
 }
 
 impl BuilderService for Toy {
-    async fn call(&self, call: Call) -> Result<Value, Fault> {
-        let (name, _) = call.encode();
-        self.noted(name);
-        let pair = |first: Value, second: &str| {
-            Ok(Value::Array(vec![first, Value::String(second.to_owned())]))
-        };
-        match call {
-            Call::Status => {
-                if self.silent.load(Ordering::Relaxed) {
-                    std::future::pending::<()>().await;
-                }
-                let status = self.status.borrow().clone();
-                let report = StatusReport {
-                    version: None,
-                    status,
-                    extra: BTreeMap::new(),
-                };
-                Ok(report.to_value(Dialect::Current))
-            }
-            Call::EnsurePresent(_) => pair(Value::Boolean(self.obeys), "Download"),
-            Call::Build(call) => {
-                if self.obeys {
-                    let build_id = call.build_id;
-                    self.say(Status::Building {
-                        build_id,
-                        logtail: Vec::new(),
-                    });
-                }
-                pair(Value::String("BuilderStatus.BUILDING".to_owned()), "id")
-            }
-            Call::Abort => {
-                if let Some(text) = self.abort_fault {
-                    return Err(fault(text));
-                }
-                if self.obeys {
-                    self.say(waiting(BuildStatus::Aborted));
-                }
-                Ok(Value::String("BuilderStatus.ABORTING".to_owned()))
-            }
-            _ => Err(fault("not for a toy")),
+    async fn admit(&self, method: &'static str) -> Result<(), Fault> {
+        self.noted(method);
+        Ok(())
+    }
+
+    async fn info(&self) -> Answered<GetInfo> {
+        Err(fault("not for a toy"))
+    }
+
+    async fn status(&self) -> Answered<GetStatus> {
+        if self.silent.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
         }
+        let status = self.status.borrow().clone();
+        Ok(StatusReply {
+            dialect: Dialect::Current,
+            report: StatusReport::bare(status),
+        })
+    }
+
+    async fn ensure_present(&self, _request: EnsurePresent) -> Answered<EnsurePresent> {
+        Ok(Presence {
+            present: self.obeys,
+            info: Presence::DOWNLOAD.to_owned(),
+        })
+    }
+
+    async fn build(&self, request: BuildCall) -> Answered<BuildCall> {
+        let build_id = request.build_id;
+        if self.obeys {
+            self.say(Status::Building {
+                build_id: build_id.clone(),
+                logtail: Vec::new(),
+            });
+        }
+        Ok(BuildReply::Building { build_id })
+    }
+
+    async fn abort(&self) -> Answered<Abort> {
+        if let Some(text) = self.abort_fault {
+            return Err(fault(text));
+        }
+        if self.obeys {
+            self.say(waiting(BuildStatus::Aborted));
+        }
+        Ok(Aborting)
+    }
+
+    async fn clean(&self) -> Answered<Clean> {
+        Err(fault("not for a toy"))
     }
 
     async fn file(&self, name: &FileName) -> Result<Option<ServedFile>, FileError> {
