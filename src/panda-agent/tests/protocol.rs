@@ -84,7 +84,21 @@ async fn an_executors_exit_status_is_read_as_sbuilds() {
         ("exit 3", bare(BuildStatus::PackageFail)),
         ("exit 4", bare(BuildStatus::BuilderFail)),
         ("exit 100", bare(BuildStatus::BuilderFail)),
-        ("kill -9 $$", bare(BuildStatus::BuilderFail)),
+        // Killed by itself or by what it has started: nobody else is in its namespace.
+        ("kill -9 $$", bare(BuildStatus::PackageFail)),
+        ("kill -HUP $$", bare(BuildStatus::PackageFail)),
+        (
+            "sh -c 'kill -SEGV $$'; exit $?",
+            bare(BuildStatus::PackageFail),
+        ),
+        (
+            "echo 'Setting up killer (1) ...'; exit 255",
+            bare(BuildStatus::PackageFail),
+        ),
+        (
+            "echo 'E: Failed to fetch http://x.example/a.deb  Hash Sum mismatch'; echo 'Fail-Stage: install-deps'; exit 3",
+            bare(BuildStatus::ChrootFail),
+        ),
         ("true", bare(BuildStatus::PackageFail)), // no .changes
         (
             "echo 'E: There are problems and -y was used without --force-yes'; exit 3",
@@ -94,6 +108,59 @@ async fn an_executors_exit_status_is_read_as_sbuilds() {
         let worker = TestWorker::with_executor(script, &[DSC], &[]);
         assert_eq!(worker.build(call(DSC)).await, outcome, "{script}");
     }
+}
+
+/// From a script with all that scripts leave on: signals ignored, a lock held, a mask and limits of its own.
+#[tokio::test]
+async fn what_the_workers_starter_has_set_does_not_show_in_a_build() {
+    let starter = "trap '' HUP INT QUIT USR1 PIPE TERM; umask 077; ulimit -S -n 100; ulimit -S -f 1000000; \
+        exec 7</etc/passwd 9</etc/group; exec \"$@\"";
+    let look = "grep -E '^Sig(Ign|Blk):' /proc/self/status; umask; ulimit -n; ulimit -f; pwd >&2; ls /proc/self/fd | wc -l; \
+        cut -d' ' -f7 /proc/self/stat; exit 1";
+    let worker = TestWorker::started_by(starter, look, &[DSC]);
+    assert_eq!(
+        worker.build(call(DSC)).await,
+        bare(BuildStatus::PackageFail)
+    );
+    let log = worker.log().await;
+    for line in [
+        "SigBlk:\t0000000000000000\n",
+        "\n0022\n1024\nunlimited\n",
+        // The standard ones, and the directory that is being listed.
+        "\n4\n0\n",
+    ] {
+        assert!(log.contains(line), "{line:?} is missing in {log}");
+    }
+    let ignored = log
+        .split("SigIgn:\t")
+        .nth(1)
+        .unwrap()
+        .lines()
+        .next()
+        .unwrap();
+    // The C library's own, 32 and 33, are nobody's to set.
+    let ignored = u64::from_str_radix(ignored, 16).unwrap() & 0x7fff_ffff;
+    assert_eq!(ignored, 0, "{log}");
+}
+
+#[tokio::test]
+async fn what_a_build_leaves_is_removed_and_the_next_worker_starts() {
+    let deep = "perl -e 'for(1..1500){mkdir q(d),0700; chdir q(d) or die $$_}'; echo made; exit 1";
+    let worker = TestWorker::with_executor(deep, &[DSC], &["--log-bytes", "100000"]);
+    assert_eq!(
+        worker.build(call(DSC)).await,
+        bare(BuildStatus::PackageFail)
+    );
+    assert!(worker.log().await.contains("made"));
+    // Stopped before it has cleaned up, as by a power cut.
+    let directory = worker.kill();
+    let builds = directory.path().join("builds");
+    let worker = TestWorker::start_in(directory, &["--executor", "exit 2"]);
+    assert_eq!(std::fs::read_dir(builds).unwrap().count(), 0);
+    assert_eq!(
+        worker.build(call(DSC)).await,
+        bare(BuildStatus::PackageFail)
+    );
 }
 
 #[tokio::test]

@@ -55,7 +55,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<BTreeMap<FileName, Expected>, Change
         let [_md5, size, _section, _priority, name] =
             words(line).ok_or(ChangesError::Line("Files"))?;
         let size = number(size).ok_or(ChangesError::Line("Files"))?;
-        let name = FileName::try_from(name.to_owned()).map_err(|_| ChangesError::Name)?;
+        let name = named(name)?;
         if files.insert(name, Expected { size, sha1: None }).is_some() {
             return Err(ChangesError::Twice);
         }
@@ -67,13 +67,21 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<BTreeMap<FileName, Expected>, Change
         let bad = ChangesError::Line("Checksums-Sha1");
         let [sha1, size, name] = words(line).ok_or(bad.clone())?;
         let sha1 = sha1.parse().map_err(|_| bad.clone())?;
-        let name = FileName::try_from(name.to_owned()).map_err(|_| ChangesError::Name)?;
+        let name = named(name)?;
         match files.get_mut(&name) {
             Some(file) if number(size) == Some(file.size) => file.sha1 = Some(sha1),
             _ => return Err(bad),
         }
     }
     Ok(files)
+}
+
+/// One plain name, all of whose bytes are known: see [`super::deb822`].
+fn named(name: &str) -> Result<FileName, ChangesError> {
+    if name.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(ChangesError::Name);
+    }
+    FileName::try_from(name.to_owned()).map_err(|_| ChangesError::Name)
 }
 
 fn lines(value: &str) -> impl Iterator<Item = &str> {
@@ -139,6 +147,23 @@ mod tests {
             assert_eq!(error, ChangesError::Name, "{name}");
             assert!(!error.to_string().contains(name));
         }
+    }
+
+    #[test]
+    fn a_changelog_in_any_encoding_is_taken_and_a_name_in_it_is_not() {
+        for text in [&b"Jos\xe9"[..], b"\x0c", b"\xc2\x89", b"\x1b[1m", b"."] {
+            let file = [
+                b"Changes:\n x\n ",
+                text,
+                b"\nFiles:\n ",
+                MD5.as_bytes(),
+                b" 1 m o a.deb\n",
+            ]
+            .concat();
+            assert_eq!(parse(&file).unwrap().len(), 1, "{text:?}");
+        }
+        let file = [b"Files:\n ", MD5.as_bytes(), b" 1 m o caf\xe9.deb\n"].concat();
+        assert_eq!(parse(&file), Err(ChangesError::Name));
     }
 
     #[test]

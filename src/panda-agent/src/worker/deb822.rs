@@ -1,6 +1,8 @@
 //! Debian's control format, as far as `.dsc` and `.changes` use it: one paragraph of
-//! `Field: value`, with continuation lines that begin with a blank. Read strictly, because what is
-//! read here was written on a board by whatever was built there.
+//! `Field: value`, with continuation lines that begin with a blank. Its form is read strictly, because what is
+//! read here was written on a board by whatever was built there; what the values hold is bytes: a changelog may be in
+//! Latin-1, and have form feeds and other control characters. Bytes that are no UTF-8 show as U+FFFD, which no name, size
+//! or sum that is used may have.
 //!
 //! ```text
 //! Source: hello
@@ -29,36 +31,27 @@ pub(crate) struct ControlError {
 impl Paragraph {
     /// Reads the first paragraph; anything but blank lines behind it is refused.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ControlError> {
-        let text = std::str::from_utf8(bytes).map_err(|_| ControlError {
-            line: 1,
-            problem: "the file is not UTF-8",
-        })?;
+        let text = String::from_utf8_lossy(bytes);
         let mut fields: Vec<(String, String)> = Vec::new();
         let mut ended = false;
-        for (number, line) in body(text) {
+        for (number, line) in body(&text) {
             let fail = |problem| ControlError {
                 line: number,
                 problem,
             };
-            if line.trim().is_empty() {
+            if blank(line).is_empty() {
                 ended = !fields.is_empty();
                 continue;
             }
             if ended {
                 return Err(fail("there is more than one paragraph"));
             }
-            if line
-                .chars()
-                .any(|c| c == '\0' || (c.is_control() && c != '\t'))
-            {
-                return Err(fail("there is a control character"));
-            }
             if line.starts_with([' ', '\t']) {
                 let Some((_, value)) = fields.last_mut() else {
                     return Err(fail("a continuation line has no field to continue"));
                 };
                 value.push('\n');
-                value.push_str(line.trim());
+                value.push_str(blank(line));
                 continue;
             }
             let Some((name, value)) = line.split_once(':') else {
@@ -73,7 +66,7 @@ impl Paragraph {
             {
                 return Err(fail("a field comes twice"));
             }
-            fields.push((name.to_owned(), value.trim().to_owned()));
+            fields.push((name.to_owned(), blank(value).to_owned()));
         }
         if fields.is_empty() {
             return Err(ControlError {
@@ -93,6 +86,11 @@ impl Paragraph {
     }
 }
 
+/// Without blanks around it: spaces and tabs, and no other white space, of which Unicode and Latin-1 have more.
+fn blank(text: &str) -> &str {
+    text.trim_matches([' ', '\t'])
+}
+
 /// The numbered lines, without a clear signature around them.
 fn body(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let signed = text
@@ -100,25 +98,27 @@ fn body(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .starts_with("-----BEGIN PGP SIGNED MESSAGE-----");
     let mut armour_header = signed;
     let mut signature = false;
-    text.lines().enumerate().filter_map(move |(index, line)| {
-        let line = line.strip_suffix('\r').unwrap_or(line);
-        if signed && line.starts_with("-----BEGIN PGP SIGNATURE-----") {
-            signature = true;
-        }
-        if signature {
-            return None;
-        }
-        if armour_header {
-            armour_header = !(index > 0 && line.trim().is_empty());
-            return None;
-        }
-        let line = if signed {
-            line.strip_prefix("- ").unwrap_or(line)
-        } else {
-            line
-        };
-        Some((index + 1, line))
-    })
+    text.split('\n')
+        .enumerate()
+        .filter_map(move |(index, line)| {
+            let line = line.strip_suffix('\r').unwrap_or(line);
+            if signed && line.starts_with("-----BEGIN PGP SIGNATURE-----") {
+                signature = true;
+            }
+            if signature {
+                return None;
+            }
+            if armour_header {
+                armour_header = !(index > 0 && line.trim().is_empty());
+                return None;
+            }
+            let line = if signed {
+                line.strip_prefix("- ").unwrap_or(line)
+            } else {
+                line
+            };
+            Some((index + 1, line))
+        })
 }
 
 #[cfg(test)]
@@ -142,6 +142,14 @@ mod tests {
     }
 
     #[test]
+    fn values_are_bytes() {
+        let changes = b"Source: x\nChanges:\n Jos\xe9\n \x0c\n \xc2\x85\n \xc2\xa0\n a\x00\x0bb\x9b\nFiles:\n 1 2 3\n";
+        let read = Paragraph::parse(changes).unwrap();
+        assert_eq!(read.get("Files"), Some("\n1 2 3"));
+        assert_eq!(read.get("Changes").unwrap().lines().count(), 6);
+    }
+
+    #[test]
     fn anything_else_is_refused_with_its_line() {
         for (bytes, line) in [
             (&b""[..], 1),
@@ -150,7 +158,7 @@ mod tests {
             (b"A: 1\nA: 2", 2),
             (b"A: 1\n\nB: 2", 3),
             (b"A: 1\nB\x01: 2", 2),
-            (b"A: \xff", 1),
+            (b"A\xff: 1", 1),
             (b": x", 1),
         ] {
             assert_eq!(Paragraph::parse(bytes).unwrap_err().line, line, "{bytes:?}");

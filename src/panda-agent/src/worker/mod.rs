@@ -5,8 +5,8 @@
 //! # Layout
 //! - `service`: the protocol's methods; `state`: what may be asked when
 //! - `runner`: a build's process, from the worker's side; [`inner`]: that process
-//! - `args`, `plan`: what a build is told; `sources`: its apt sources
-//! - `log`: its log; `outcome`, `relations`: what sbuild's status and log mean
+//! - `args`, `plan`: what a build is told; `sources`, `openpgp`: its apt sources and their keys
+//! - `log`: its log; `outcome`, `fetching`, `relations`, `contradiction`, `pointers`: what sbuild's status and log mean
 //! - `gather`, `changes`, `deb822`: its results; `clean_up`: what is done with the rest
 //! - [`needs`]: the programs that must be there
 //!
@@ -21,13 +21,17 @@
 mod args;
 mod changes;
 mod clean_up;
+mod contradiction;
 mod deb822;
+mod fetching;
 mod gather;
 pub mod inner;
 mod log;
 pub mod needs;
+mod openpgp;
 mod outcome;
 mod plan;
+mod pointers;
 mod relations;
 mod runner;
 mod service;
@@ -50,7 +54,7 @@ use tokio_util::sync::CancellationToken;
 
 use log::BuildLog;
 use needs::NeedsError;
-use plan::{Plan, Verdict, WorkDir};
+use plan::{Plan, Stage, Verdict, WorkDir};
 use runner::{End, Isolation, RunError};
 use state::State;
 
@@ -268,6 +272,7 @@ impl Worker {
         for path in [&directory, work.path(), &work.files(), &results] {
             private_dir(path)?;
         }
+        work.mark()?;
         let log = BuildLog::create(&directory.join("buildlog"), self.0.settings.log_bytes)?;
         let (abort, ended) = (CancellationToken::new(), CancellationToken::new());
         Ok(Arc::new(Run {
@@ -320,20 +325,16 @@ impl Worker {
                 ));
                 return Outcome::bare(BuildStatus::PackageFail);
             }
-            Err(error) if is_full(&run.directory) => {
-                // Nothing is wrong with the builder, which must not say so.
-                tracing::warn!(build = %plan.build_id, %error, "the build has filled the disk");
-                clean_up::now(run.work.path().clone()).await;
-                say("\nE: the build has filled the disk");
-                return Outcome::bare(BuildStatus::PackageFail);
-            }
             Err(error) => {
-                tracing::error!(build = %plan.build_id, %error, "the build's process");
-                say(&match error {
-                    RunError::NoVerdict => format!("E: {error}: it or the builder broke"),
-                    error => format!("E: {error}"),
-                });
-                return Outcome::bare(BuildStatus::BuilderFail);
+                let stage = run.work.stage();
+                let full = is_full(&run.directory);
+                tracing::warn!(build = %plan.build_id, %error, ?stage, full, "the build's process");
+                if full {
+                    clean_up::now(run.work.path().clone()).await;
+                }
+                let (status, why) = unfinished(&error, stage, full);
+                say(&format!("\nE: {why}"));
+                return Outcome::bare(status);
             }
         };
         let gathered = match verdict {
@@ -374,6 +375,36 @@ impl Worker {
     /// Forgets a finished build: its log and results are removed.
     fn forget(&self, run: &Run) {
         clean_up::later(run.directory.clone(), self.0.stuck.clone());
+    }
+}
+
+/// How a build ends whose process is gone without a verdict, and what there is to say. As long as only the builder's own
+/// program has run, the builder is broken; a disk that is full never is its fault.
+fn unfinished(error: &RunError, stage: Stage, full: bool) -> (BuildStatus, String) {
+    match (stage, full, error) {
+        (Stage::Start | Stage::Chroot, true, _) => (
+            BuildStatus::ChrootFail,
+            "the disk is too full for the chroot and its updates".to_owned(),
+        ),
+        (Stage::Package, true, _) => (
+            BuildStatus::PackageFail,
+            "the build has filled the disk".to_owned(),
+        ),
+        (Stage::Chroot, false, RunError::NoVerdict) => (
+            BuildStatus::ChrootFail,
+            format!(
+                "{error}, while the chroot was set up: something in it, or in its archives, has ended it"
+            ),
+        ),
+        (Stage::Package, false, RunError::NoVerdict) => (
+            BuildStatus::PackageFail,
+            format!("{error}: the build has ended it, or used up the memory"),
+        ),
+        (Stage::Start, false, RunError::NoVerdict) => (
+            BuildStatus::BuilderFail,
+            format!("{error}: the builder is broken"),
+        ),
+        (_, false, error) => (BuildStatus::BuilderFail, error.to_string()),
     }
 }
 
@@ -418,4 +449,38 @@ fn is_full(path: &Path) -> bool {
         let bytes = wide(disk.blocks_available()).saturating_mul(wide(disk.fragment_size()));
         bytes < LEAST_ROOM || (disk.files() > 0 && disk.files_available() == 0)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_to_blame_follows_from_how_far_the_build_has_come() {
+        let directory = tempfile::tempdir().unwrap();
+        let work = WorkDir::new(directory.path().to_owned());
+        work.mark().unwrap();
+        for (stage, broken, full) in [
+            (
+                Stage::Start,
+                BuildStatus::BuilderFail,
+                BuildStatus::ChrootFail,
+            ),
+            (
+                Stage::Chroot,
+                BuildStatus::ChrootFail,
+                BuildStatus::ChrootFail,
+            ),
+            (
+                Stage::Package,
+                BuildStatus::PackageFail,
+                BuildStatus::PackageFail,
+            ),
+        ] {
+            work.begin(stage).unwrap();
+            assert_eq!(work.stage(), stage);
+            let status = |full| unfinished(&RunError::NoVerdict, work.stage(), full).0;
+            assert_eq!((status(false), status(true)), (broken, full), "{stage:?}");
+        }
+    }
 }

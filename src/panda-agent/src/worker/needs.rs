@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Program and Debian package, for every kind of build.
-const ALWAYS: &[(&str, &str)] = &[("unshare", "util-linux")];
+const ALWAYS: &[(&str, &str)] = &[("unshare", "util-linux"), ("env", "coreutils")];
 
 /// Program and Debian package, for builds by sbuild.
 const SBUILD: &[(&str, &str)] = &[

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs;
+use std::io;
 use std::path::PathBuf;
 
 use panda_protocol::launchpad::FileName;
@@ -57,6 +59,7 @@ impl fmt::Debug for Plan {
 /// root/      the unpacked chroot tarball: root/chroot-autobuild
 /// private/   configuration of sbuild and schroot for this build alone
 /// verdict    how it ended
+/// before-*   there until that stage of the build begins: a file can be removed when a full disk takes no other
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WorkDir(PathBuf);
@@ -82,9 +85,59 @@ impl WorkDir {
         self.0.join("private")
     }
 
+    /// Marks a build as not begun.
+    pub(crate) fn mark(&self) -> io::Result<()> {
+        [Stage::Chroot, Stage::Package]
+            .iter()
+            .try_for_each(|stage| fs::write(self.before(*stage), ""))
+    }
+
+    /// Marks a stage, and those before it, as begun.
+    pub(crate) fn begin(&self, stage: Stage) -> io::Result<()> {
+        for begun in [Stage::Chroot, Stage::Package] {
+            if begun <= stage {
+                match fs::remove_file(self.before(begun)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How far the build has come.
+    pub(crate) fn stage(&self) -> Stage {
+        if self.before(Stage::Chroot).exists() {
+            Stage::Start
+        } else if self.before(Stage::Package).exists() {
+            Stage::Chroot
+        } else {
+            Stage::Package
+        }
+    }
+
+    fn before(&self, stage: Stage) -> PathBuf {
+        self.0.join(match stage {
+            Stage::Start => "before-start",
+            Stage::Chroot => "before-chroot",
+            Stage::Package => "before-package",
+        })
+    }
+
     pub(crate) fn verdict(&self) -> PathBuf {
         self.0.join("verdict")
     }
+}
+
+/// How far a build has come: whose fault it is when its process is gone without a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// Nothing has run yet but the builder's own program.
+    Start,
+    /// The chroot is unpacked and brought up to date.
+    Chroot,
+    /// sbuild runs: what happens from here on, the package and its dependencies have done.
+    Package,
 }
 
 /// How the process that ran the build says that it ended.

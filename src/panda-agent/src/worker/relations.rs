@@ -13,6 +13,9 @@ use std::fmt;
 
 use panda_protocol::launchpad::status::MAX_TEXT;
 
+/// What sbuild calls the packages that it makes of a source's build dependencies.
+pub(crate) const OUR_PACKAGES: &str = "sbuild-build-depends-";
+
 /// The most relations that are read of one source.
 const MAX_RELATIONS: usize = 10_000;
 
@@ -52,6 +55,26 @@ impl fmt::Display for Relation {
 /// The relations of a field that hold for `arch` with no build profile. What cannot be read is left
 /// out: it can then not be reported as missing.
 pub(crate) fn parse(field: &str, arch: &str) -> Vec<Relation> {
+    // The old `<` and `>` of control files mean "or equal" (Policy 7.1).
+    relations(field, arch, "<=", ">=")
+}
+
+/// One relation as apt writes it, whose `<` and `>` are strict.
+pub(crate) fn parse_apt(text: &str) -> Option<Relation> {
+    relations(text, "any", "<<", ">>").into_iter().next()
+}
+
+fn relations(field: &str, arch: &str, less: &str, more: &str) -> Vec<Relation> {
+    let known = |mut alternative: Alternative| {
+        if let Some((operator, _)) = &mut alternative.version {
+            match operator.as_str() {
+                "<" => less.clone_into(operator),
+                ">" => more.clone_into(operator),
+                _ => {}
+            }
+        }
+        alternative
+    };
     field
         .split(',')
         .take(MAX_RELATIONS)
@@ -59,6 +82,7 @@ pub(crate) fn parse(field: &str, arch: &str) -> Vec<Relation> {
             let alternatives: Vec<_> = group
                 .split('|')
                 .filter_map(|text| alternative(text, arch))
+                .map(known)
                 .collect();
             (!alternatives.is_empty()).then_some(Relation(alternatives))
         })
@@ -72,7 +96,7 @@ fn alternative(text: &str, arch: &str) -> Option<Alternative> {
         .unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
     let name = name.split(':').next().unwrap_or_default();
-    if name.is_empty()
+    if !name.starts_with(|c: char| c.is_ascii_alphanumeric())
         || !name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
@@ -155,13 +179,15 @@ pub(crate) struct Available {
     /// Provided name to provided versions; an unversioned provision is an empty text.
     provided: BTreeMap<String, Vec<String>>,
     package: String,
+    /// The package that is being read is none: sbuild's own, or of one that is not installed any more.
+    passed_over: bool,
 }
 
 impl Available {
     /// Remembers only what `relations` ask for: an archive has tens of thousands of packages.
-    pub(crate) fn wanting(relations: &[Relation]) -> Self {
+    pub(crate) fn wanting<'a>(relations: impl IntoIterator<Item = &'a Relation>) -> Self {
         let wanted = relations
-            .iter()
+            .into_iter()
             .flat_map(|relation| &relation.0)
             .map(|a| a.name.clone());
         Self {
@@ -170,10 +196,24 @@ impl Available {
         }
     }
 
-    /// Takes one line of `apt-cache dumpavail` or of dpkg's status file.
+    /// The packages that are asked for.
+    pub(crate) fn wanted(&self) -> impl Iterator<Item = &str> {
+        self.wanted.iter().map(String::as_str)
+    }
+
+    /// Whether anything provides the name.
+    pub(crate) fn is_provided(&self, name: &str) -> bool {
+        self.provided.contains_key(name)
+    }
+
+    /// Takes one line of `apt-cache dumpavail`, of `apt-cache show` or of dpkg's status file.
     pub(crate) fn line(&mut self, line: &str) {
         if let Some(name) = line.strip_prefix("Package:") {
             name.trim().clone_into(&mut self.package);
+            self.passed_over = self.package.starts_with(OUR_PACKAGES);
+        } else if let Some(status) = line.strip_prefix("Status:") {
+            self.passed_over |= !status.ends_with(" installed");
+        } else if self.passed_over {
         } else if let Some(version) = line.strip_prefix("Version:") {
             if self.wanted.contains(&self.package) {
                 let versions = self.versions.entry(self.package.clone()).or_default();
@@ -200,9 +240,9 @@ impl Available {
 
     /// The relations that nothing here satisfies, in their order. `compare` says whether a version
     /// stands in a relation to another.
-    pub(crate) fn unsatisfied(
+    pub(crate) fn unsatisfied<'a>(
         &self,
-        relations: &[Relation],
+        relations: impl IntoIterator<Item = &'a Relation>,
         compare: &mut dyn FnMut(&str, &str, &str) -> bool,
     ) -> Vec<Relation> {
         let mut satisfies = |alternative: &Alternative| {
@@ -218,7 +258,7 @@ impl Available {
             }
         };
         relations
-            .iter()
+            .into_iter()
             .filter(|relation| !relation.0.iter().any(&mut satisfies))
             .cloned()
             .collect()
@@ -281,7 +321,10 @@ mod tests {
     fn what_is_no_relation_is_left_out() {
         assert_eq!(shown("", "armhf"), "");
         assert_eq!(
-            shown("$(reboot), ${misc:Depends}, ok, bad (frob 1)", "armhf"),
+            shown(
+                "$(reboot), ${misc:Depends}, ok, bad (frob 1), -, - x, +y",
+                "armhf"
+            ),
             "ok, bad"
         );
     }
@@ -307,5 +350,15 @@ mod tests {
         };
         let missing = available(&relations, archive).unsatisfied(&relations, &mut digits);
         assert_eq!(join(&missing), "b (>= 2), mta (>= 1), gone");
+    }
+
+    #[test]
+    fn what_is_not_installed_any_more_and_sbuilds_own_packages_offer_nothing() {
+        let relations = parse("a, b, c", "armhf");
+        let status = "Package: a\nStatus: deinstall ok config-files\nVersion: 1\n\n\
+            Package: sbuild-build-depends-main-dummy\nStatus: install ok installed\nVersion: 1\nProvides: b\n\n\
+            Package: c\nStatus: install ok installed\nVersion: 1\n";
+        let missing = available(&relations, status).unsatisfied(&relations, &mut |_, _, _| true);
+        assert_eq!(join(&missing), "a, b");
     }
 }

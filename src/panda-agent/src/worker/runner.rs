@@ -2,7 +2,7 @@
 //! sure that nothing of it is left, however it ends.
 //!
 //! ```text
-//! worker ──▶ unshare --pid --mount --ipc ──▶ panda-agent run-build (first process of the namespace)
+//! worker ──▶ unshare --pid --mount --ipc ──▶ env ──▶ panda-agent run-build (first process of the namespace)
 //!   │            ▲ ends when the namespace is empty          ▲ plan; its end = "die"
 //!   │            └── waited for                              │
 //!   ├──────────────────────── stdin ─────────────────────────┘
@@ -114,6 +114,8 @@ impl Isolation {
             "--ipc",
         ]);
         command.args(["--propagation", "private", "--"]);
+        // What the worker's own starter ignores, a build must not.
+        command.args(["env", "--default-signal"]);
         command
     }
 

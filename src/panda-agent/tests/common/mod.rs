@@ -41,17 +41,37 @@ impl TestWorker {
 
     /// With `options`; `inputs` are in its cache.
     pub(crate) fn start(inputs: &[&[u8]], options: &[&str]) -> Self {
+        Self::start_in(Self::filled(inputs), options)
+    }
+
+    /// A state directory with `inputs` in its cache.
+    fn filled(inputs: &[&[u8]]) -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
         let cache = directory.path().join("filecache");
         std::fs::create_dir(&cache).unwrap();
         for input in inputs.iter().chain([&TARBALL]) {
             std::fs::write(cache.join(Sha1::of(input).to_string()), input).unwrap();
         }
-        Self::start_in(directory, options)
+        directory
+    }
+
+    /// With an executor, started by the shell script `starter`, which executes its arguments.
+    pub(crate) fn started_by(starter: &str, executor: &str, inputs: &[&[u8]]) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", starter, "sh", env!("CARGO_BIN_EXE_panda-agent")]);
+        Self::spawn(shell, Self::filled(inputs), &["--executor", executor])
     }
 
     pub(crate) fn start_in(directory: tempfile::TempDir, options: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_panda-agent"))
+        Self::spawn(
+            Command::new(env!("CARGO_BIN_EXE_panda-agent")),
+            directory,
+            options,
+        )
+    }
+
+    fn spawn(mut program: Command, directory: tempfile::TempDir, options: &[&str]) -> Self {
+        let mut child = program
             .args(["worker", "--listen", "127.0.0.1:0", "--state"])
             .arg(directory.path())
             .args(options)

@@ -1,22 +1,22 @@
 //! A chroot's apt: sources, retries, proxy, pins and keys as the build's arguments want them, then
 //! update and dist-upgrade. A build without archives has nothing to update from, and works offline.
+//!
+//! What cannot be fetched is tried once more, from the update on, and then the chroot has failed: see
+//! [`fetching`](crate::worker::fetching).
 
 use std::io;
 use std::thread;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
-use super::command::{CommandError, log, log_step, run};
+use super::command::{CommandError, log, log_step, run_scanned};
 use super::root::Root;
 use super::sbuild::in_chroot;
 use crate::worker::args::BuildArgs;
+use crate::worker::openpgp;
 use crate::worker::sources::{self, Style};
 
 const SOURCES_DIRECTORY: &str = "etc/apt/sources.list.d";
 const KEYRING: &str = "etc/apt/trusted.gpg.d/lp-buildd.gpg";
-const ARMOUR: &[u8] = b"-----BEGIN PGP PUBLIC KEY BLOCK-----";
 /// Archives are sometimes being written when they are read.
 const RETRY_AFTER: Duration = Duration::from_secs(15);
 
@@ -37,6 +37,9 @@ pub(crate) enum AptError {
     /// Updating failed.
     #[error("the chroot cannot be updated: {0}")]
     Update(#[from] CommandError),
+    /// The network, a proxy or an archive.
+    #[error("the chroot cannot be updated: its archives could not be fetched whole, in two tries")]
+    Unfetched,
 }
 
 /// Writes apt's configuration.
@@ -89,60 +92,73 @@ pub(crate) fn update(root: &Root, args: &BuildArgs) -> Result<(), AptError> {
         log("No archives were given: the chroot is used as it is.");
         return Ok(());
     }
-    let apt = |words: &[&str]| {
-        let mut command = in_chroot(root, &args.arch_tag, &["apt-get"]);
-        command.args(words);
-        run(&mut command)
-    };
-    if let Err(error) = apt(&["-uy", "update"]) {
-        log(&format!(
-            "{error}; trying once more in {} seconds",
-            RETRY_AFTER.as_secs()
-        ));
-        thread::sleep(RETRY_AFTER);
-        apt(&["-uy", "update"])?;
+    refresh(root, args)?;
+    match upgrade(root, args) {
+        Err(AptError::Unfetched) => {
+            wait();
+            refresh(root, args)?;
+            upgrade(root, args)
+        }
+        upgraded => upgraded,
     }
-    Ok(apt(&[
+}
+
+/// Reads the archives' indexes, in two tries.
+pub(crate) fn refresh(root: &Root, args: &BuildArgs) -> Result<(), AptError> {
+    // Before 2.1 apt does not know the option, and its words say the same.
+    let words = ["-uy", "update", "-o", "APT::Update::Error-Mode=any"];
+    apt_get(root, args, &words).or_else(|error| {
+        log(&error.to_string());
+        wait();
+        apt_get(root, args, &words)
+    })
+}
+
+fn upgrade(root: &Root, args: &BuildArgs) -> Result<(), AptError> {
+    let words = [
         "-o",
         "DPkg::Options::=--force-confold",
         "-uy",
         "--purge",
         "dist-upgrade",
-    ])?)
+    ];
+    apt_get(root, args, &words)
 }
 
-/// The keys one after the other, as apt reads them, armour taken off.
-fn keyring(keys: &[Vec<u8>]) -> Result<Vec<u8>, AptError> {
+/// Until an archive that is being written is whole, or a network is back.
+pub(crate) fn wait() {
+    log(&format!(
+        "Trying once more in {} seconds.",
+        RETRY_AFTER.as_secs()
+    ));
+    thread::sleep(RETRY_AFTER);
+}
+
+fn apt_get(root: &Root, args: &BuildArgs, words: &[&str]) -> Result<(), AptError> {
+    let mut command = in_chroot(root, args, &["apt-get"]);
+    command.args(words);
+    let (status, scan) = run_scanned(command)?;
+    match status {
+        _ if scan.is_unfetched() => Err(AptError::Unfetched),
+        Some(0) => Ok(()),
+        status => Err(AptError::Update(CommandError::Failed {
+            program: "apt-get".to_owned(),
+            status,
+        })),
+    }
+}
+
+/// The keys one after the other, as apt reads them.
+fn keyring(items: &[Vec<u8>]) -> Result<Vec<u8>, AptError> {
     let mut keyring = Vec::new();
-    for (index, key) in keys.iter().enumerate() {
-        let bytes = if key.trim_ascii_start().starts_with(ARMOUR) {
-            dearmour(key).ok_or(AptError::Key(index + 1))?
-        } else {
-            key.clone()
-        };
-        // The first packet of a public key, in the old or the new format (RFC 4880, 4.2).
-        let first = bytes.first().copied().unwrap_or_default();
-        if first & 0xfc != 0x98 && first != 0xc6 {
-            return Err(AptError::Key(index + 1));
+    for (index, item) in items.iter().enumerate() {
+        let keys = openpgp::read(item).ok_or(AptError::Key(index + 1))?;
+        for name in &keys.names {
+            log(&format!("Key fingerprint = {name}"));
         }
-        keyring.extend_from_slice(&bytes);
+        keyring.extend_from_slice(&keys.packets);
     }
     Ok(keyring)
-}
-
-/// Takes OpenPGP's armour off (RFC 4880, 6.2). The checksum line is left to apt's own reading.
-fn dearmour(text: &[u8]) -> Option<Vec<u8>> {
-    let text = std::str::from_utf8(text).ok()?;
-    let (_, body) = text.split_once("-----BEGIN PGP PUBLIC KEY BLOCK-----")?;
-    let (body, _) = body.split_once("-----END PGP PUBLIC KEY BLOCK-----")?;
-    let data: String = body
-        .lines()
-        .skip(1)
-        .map(str::trim)
-        .skip_while(|line| !line.is_empty())
-        .filter(|line| !line.starts_with('='))
-        .collect();
-    STANDARD.decode(data).ok()
 }
 
 #[cfg(test)]
@@ -150,19 +166,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn armoured_and_binary_keys_become_one_keyring() {
-        let armoured = b"-----BEGIN PGP PUBLIC KEY BLOCK-----\nVersion: x\n\nmQEN\nBAEC\n=abcd\n\
-            -----END PGP PUBLIC KEY BLOCK-----\n";
-        let binary = vec![0xc6, 1, 2];
-        let keyring = keyring(&[armoured.to_vec(), binary]).unwrap();
-        assert_eq!(keyring, [0x99, 0x01, 0x0d, 0x04, 0x01, 0x02, 0xc6, 1, 2]);
-    }
-
-    #[test]
     fn what_is_no_public_key_is_refused_by_its_place() {
-        let error = keyring(&[vec![0x99], b"deb http://x/".to_vec()]).unwrap_err();
+        let key = vec![0xc6, 6, 4, 0, 0, 0, 0, 1];
+        assert_eq!(
+            keyring(&[key.clone(), key.clone()]).unwrap(),
+            [&key[..], &key].concat()
+        );
+        let error = keyring(&[key, b"deb http://x/".to_vec()]).unwrap_err();
         assert!(error.to_string().contains("trusted key 2"), "{error}");
-        assert!(keyring(&[Vec::new()]).is_err());
-        assert!(keyring(&[b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n?".to_vec()]).is_err());
     }
 }

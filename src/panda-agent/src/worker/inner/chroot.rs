@@ -8,15 +8,15 @@ use std::path::Path;
 use super::apt::{self, AptError};
 use super::command::{log, log_step};
 use super::mounts::{MountError, cover, mount_all};
+use super::personality::is_32_bit;
 use super::root::Root;
 use super::sbuild::{self, SbuildError};
 use super::unpack::{UnpackError, unpack};
 use super::users::{self, UsersError};
 use super::{available, simple_verdict};
 use crate::worker::deb822::{self, Paragraph};
-use crate::worker::outcome::Reading;
-use crate::worker::plan::{Plan, Verdict};
-use crate::worker::relations;
+use crate::worker::outcome::{Reading, Unmet};
+use crate::worker::plan::{Plan, Stage, Verdict};
 
 /// Services must not start in a chroot.
 const POLICY: &str = "usr/sbin/policy-rc.d";
@@ -47,14 +47,22 @@ pub(crate) enum StepError {
     /// sbuild.
     #[error(transparent)]
     Sbuild(#[from] SbuildError),
+    /// How far the build is cannot be noted.
+    #[error("the build's directory: {0}")]
+    Stage(#[from] io::Error),
 }
 
 impl StepError {
     /// How the build ends.
     pub(crate) fn verdict(&self) -> Verdict {
         match self {
-            // Programs that the builder lacks are not the chroot's fault.
-            Self::Sbuild(_) | Self::Unpack(UnpackError::Program(..)) => Verdict::BuilderFail,
+            // A disk that the chroot has filled.
+            Self::Sbuild(SbuildError::Write { source, .. })
+                if source.kind() == io::ErrorKind::StorageFull =>
+            {
+                Verdict::ChrootFail
+            }
+            Self::Sbuild(_) | Self::Stage(_) => Verdict::BuilderFail,
             Self::Unpack(_)
             | Self::Mount(_)
             | Self::Users(_)
@@ -77,25 +85,48 @@ pub(crate) fn build(plan: &Plan) -> Result<Verdict, StepError> {
     copy_identity(&root, &private)?;
     apt::configure(&root, &plan.args, plan.apt_proxy.as_deref())?;
     apt::update(&root, &plan.args)?;
-    write(&root, "CurrentlyBuilding", &currently_building(plan), 0o644)?;
-    let (exit, scan) = sbuild::build(&root, plan)?;
-    Ok(match scan.finish(exit) {
-        Reading::Compare => compare(&root, plan),
+    write(&root, "CurrentlyBuilding", currently_building(plan), 0o644)?;
+    sbuild::configure(&root, &private)?;
+    plan.work.begin(Stage::Package)?;
+    let mut reading = build_once(plan)?;
+    if reading == Reading::Unfetched {
+        apt::wait();
+        apt::refresh(&root, &plan.args)?;
+        reading = build_once(plan)?;
+    }
+    Ok(match reading {
+        Reading::Unmet(unmet) => compare(&root, plan, &unmet),
         reading => simple_verdict(&reading),
     })
 }
 
-/// What apt did not say: which build dependencies the archives do not have.
-fn compare(root: &Root, plan: &Plan) -> Verdict {
-    log_step("compare build dependencies with the chroot's archives");
-    match available::unsatisfied(root, plan) {
-        Ok(missing) if missing.is_empty() => Verdict::PackageFail,
-        Ok(missing) => Verdict::DepFail(relations::join(&missing)),
-        Err(error) => {
-            log(&format!("E: {error}"));
-            Verdict::PackageFail
-        }
+fn build_once(plan: &Plan) -> Result<Reading, StepError> {
+    let (exit, scan) = sbuild::build(plan)?;
+    let conversions = scan.conversions().to_vec();
+    let reading = scan.finish(exit);
+    if is_32_bit(&plan.args.arch_tag) || conversions.is_empty() {
+        return Ok(reading);
     }
+    for conversion in &conversions {
+        log(conversion);
+    }
+    log(
+        "E: the compiler has taken the pointers above for integers, since the functions were never declared: half of \
+         each is lost where pointers have 64 bits, and the program would crash. Include the header that declares them.",
+    );
+    Ok(match reading {
+        Reading::Ok => Reading::PackageFail,
+        reading => reading,
+    })
+}
+
+/// What apt does not say: whether what it misses could be waited for.
+fn compare(root: &Root, plan: &Plan, unmet: &Unmet) -> Verdict {
+    log_step("compare build dependencies with the chroot's archives");
+    available::verdict(root, plan, unmet).unwrap_or_else(|error| {
+        log(&format!("E: {error}"));
+        simple_verdict(&Reading::Unmet(unmet.clone()))
+    })
 }
 
 /// The host's names and name servers, so that the chroot reaches what the host reaches.
@@ -104,9 +135,11 @@ fn copy_identity(root: &Root, private: &Path) -> Result<(), StepError> {
         |_| "localhost".to_owned(),
         |name| name.to_string_lossy().into_owned(),
     );
-    let mut hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
-    if !hosts.split_ascii_whitespace().any(|word| word == hostname) {
-        hosts += &format!("\n127.0.1.1\t{hostname}\n");
+    // Bytes: their comments may be in any encoding.
+    let mut hosts = fs::read("/etc/hosts").unwrap_or_default();
+    let mut words = hosts.split(u8::is_ascii_whitespace);
+    if !words.any(|word| word == hostname.as_bytes()) {
+        hosts.extend_from_slice(format!("\n127.0.1.1\t{hostname}\n").as_bytes());
         // sbuild asks for the host's whole name, which a board may not know either.
         let own = private.join("hosts");
         fs::write(&own, &hosts).map_err(|source| SbuildError::Write {
@@ -116,8 +149,8 @@ fn copy_identity(root: &Root, private: &Path) -> Result<(), StepError> {
         cover(&own, Path::new("/etc/hosts"))?;
     }
     write(root, "etc/hosts", &hosts, 0o644)?;
-    write(root, "etc/hostname", &format!("{hostname}\n"), 0o644)?;
-    let resolv = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    write(root, "etc/hostname", format!("{hostname}\n"), 0o644)?;
+    let resolv = fs::read("/etc/resolv.conf").unwrap_or_default();
     write(root, "etc/resolv.conf", &resolv, 0o644)?;
     if root.exists(POLICY) {
         return Ok(());
@@ -125,8 +158,13 @@ fn copy_identity(root: &Root, private: &Path) -> Result<(), StepError> {
     write(root, POLICY, "#!/bin/sh\nexit 101\n", 0o755)
 }
 
-fn write(root: &Root, file: &'static str, text: &str, mode: u32) -> Result<(), StepError> {
-    root.write(file, text.as_bytes(), mode)
+fn write(
+    root: &Root,
+    file: &'static str,
+    bytes: impl AsRef<[u8]>,
+    mode: u32,
+) -> Result<(), StepError> {
+    root.write(file, bytes.as_ref(), mode)
         .map_err(|source| StepError::Write { file, source })
 }
 
@@ -207,14 +245,24 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_step_is_the_chroots_fault_unless_the_builder_lacks_something() {
-        assert_eq!(
-            StepError::from(UnpackError::NoChroot).verdict(),
-            Verdict::ChrootFail
-        );
-        assert_eq!(
-            StepError::from(UnpackError::Program("zstd", "zstd")).verdict(),
-            Verdict::BuilderFail
-        );
+    fn a_failing_step_before_sbuild_is_the_chroots_fault_and_a_full_disk_too() {
+        let write = |kind: io::ErrorKind| {
+            StepError::from(SbuildError::Write {
+                path: "sbuildrc".into(),
+                source: kind.into(),
+            })
+        };
+        for (error, verdict) in [
+            (StepError::from(UnpackError::NoChroot), Verdict::ChrootFail),
+            (
+                UnpackError::Program("lzop", "lzop").into(),
+                Verdict::ChrootFail,
+            ),
+            (AptError::Unfetched.into(), Verdict::ChrootFail),
+            (write(io::ErrorKind::StorageFull), Verdict::ChrootFail),
+            (write(io::ErrorKind::PermissionDenied), Verdict::BuilderFail),
+        ] {
+            assert_eq!(error.verdict(), verdict, "{error}");
+        }
     }
 }

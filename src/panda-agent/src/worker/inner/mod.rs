@@ -11,10 +11,12 @@
 //! the log's reader; no runtime.
 
 mod apt;
+mod attributes;
 mod available;
 mod chroot;
 mod command;
 mod mounts;
+mod personality;
 mod root;
 mod sbuild;
 mod unpack;
@@ -26,7 +28,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::outcome::Reading;
-use super::plan::{MAX_PLAN, Plan, Verdict};
+use super::plan::{MAX_PLAN, Plan, Stage, Verdict};
 use super::relations;
 use command::log;
 
@@ -62,11 +64,16 @@ pub fn run() -> Result<(), InnerError> {
     if std::process::id() != 1 {
         return Err(InnerError::NotFirst);
     }
+    attributes::standard();
     let plan = read_plan()?;
     mounts::own_proc();
+    begin(&plan, Stage::Chroot)?;
     copy_inputs(&plan)?;
     let verdict = match &plan.executor {
-        Some(executor) => execute(&plan, executor),
+        Some(executor) => {
+            begin(&plan, Stage::Package)?;
+            execute(&plan, executor)
+        }
         None => chroot::build(&plan).unwrap_or_else(|error| {
             log(&format!("E: {error}"));
             error.verdict()
@@ -91,6 +98,14 @@ fn read_plan() -> Result<Plan, InnerError> {
         std::process::exit(UNWANTED);
     });
     Ok(plan)
+}
+
+fn begin(plan: &Plan, stage: Stage) -> Result<(), InnerError> {
+    plan.work.begin(stage).map_err(|source| InnerError::Io {
+        doing: "cannot note the stage of the build in",
+        path: plan.work.path().clone(),
+        source,
+    })
 }
 
 fn copy_inputs(plan: &Plan) -> Result<(), InnerError> {
@@ -130,10 +145,14 @@ fn execute(plan: &Plan, executor: &str) -> Verdict {
 fn simple_verdict(reading: &Reading) -> Verdict {
     match reading {
         Reading::Ok => Verdict::Ok,
-        Reading::PackageFail | Reading::Compare => Verdict::PackageFail,
+        Reading::PackageFail => Verdict::PackageFail,
         Reading::BuilderFail => Verdict::BuilderFail,
         Reading::GivenBack => Verdict::GivenBack,
-        Reading::DepFail(missing) => Verdict::DepFail(relations::join(missing)),
+        Reading::Unfetched => Verdict::ChrootFail,
+        Reading::Unmet(unmet) => match unmet.told() {
+            missing if missing.is_empty() => Verdict::PackageFail,
+            missing => Verdict::DepFail(relations::join(&missing)),
+        },
     }
 }
 

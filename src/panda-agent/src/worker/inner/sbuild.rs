@@ -8,18 +8,21 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use super::command::{CommandError, run_scanned};
+use super::command::{CommandError, log, read_lines, run_scanned};
 use super::mounts::{MountError, cover};
+use super::personality;
 use super::root::Root;
 use super::users::USER;
+use crate::worker::args::BuildArgs;
 use crate::worker::outcome::LogScan;
 use crate::worker::plan::Plan;
 
 /// The chroot's name for schroot. No other is configured where it is seen.
 const NAME: &str = "panda-build";
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// sbuild as a builder runs it: it builds, and does nothing else.
+/// sbuild as Launchpad's builder runs it: it builds, and does nothing else. Of the environment that it is given only the
+/// build's options are let through; what it sets besides, an upload may count on.
 const SBUILD_RC: &str = "\
 $sbuild_mode = 'buildd';
 $chroot_mode = 'schroot';
@@ -30,7 +33,7 @@ $apt_upgrade = 0;
 $apt_distupgrade = 0;
 $apt_clean = 0;
 $build_dep_resolver = 'apt';
-$resolve_alternatives = 0;
+$resolve_alternatives = 1;
 $bd_uninstallable_explainer = 'none';
 $check_space = 0;
 $purge_build_deps = 'never';
@@ -42,6 +45,8 @@ $verbose = 1;
 $run_lintian = 0;
 $run_piuparts = 0;
 $run_autopkgtest = 0;
+$environment_filter = ['^DEB_BUILD_OPTIONS$'];
+$build_environment = { 'LANG' => 'C.UTF-8', 'TERM' => 'unknown', 'V' => '1' };
 ";
 
 /// Who may use schroot: root, and that is all there is to it. sbuild calls it a hundred times a build, and each time the
@@ -78,12 +83,21 @@ pub(crate) enum SbuildError {
     Run(#[from] CommandError),
 }
 
-/// Builds; returns sbuild's exit status and what its log says.
-pub(crate) fn build(root: &Root, plan: &Plan) -> Result<(Option<i32>, LogScan), SbuildError> {
+/// Builds; returns sbuild's exit status and what its log says. [`configure`] comes before, once.
+pub(crate) fn build(plan: &Plan) -> Result<(Option<i32>, LogScan), SbuildError> {
     let private = plan.work.private();
-    configure(root, &private)?;
     let args = &plan.args;
-    let mut command = personality("sbuild", &args.arch_tag);
+    log(&format!(
+        "Initiating build {} with {} processor cores.",
+        plan.build_id,
+        cores()
+    ));
+    let mut uname = personality::under("uname", args);
+    uname.arg("-srvm").env_clear().env("PATH", PATH);
+    read_lines(&mut uname, &mut |line| {
+        log(&format!("Kernel reported to sbuild: {line}"));
+    })?;
+    let mut command = personality::under("sbuild", args);
     command
         .args(["-c", &format!("chroot:{NAME}")])
         .arg(format!("--arch={}", args.arch_tag))
@@ -98,6 +112,7 @@ pub(crate) fn build(root: &Root, plan: &Plan) -> Result<(Option<i32>, LogScan), 
         .env_clear()
         .env("PATH", PATH)
         .env("LANG", "C.UTF-8")
+        .env("TERM", "unknown")
         .env("HOME", &private)
         .env("USER", "root")
         .env("LOGNAME", "root")
@@ -108,37 +123,43 @@ pub(crate) fn build(root: &Root, plan: &Plan) -> Result<(Option<i32>, LogScan), 
 }
 
 /// A command inside the chroot, as root, with nothing of the host's environment.
-pub(crate) fn in_chroot(root: &Root, arch: &str, words: &[&str]) -> Command {
-    let mut command = personality("chroot", arch);
+pub(crate) fn in_chroot(root: &Root, args: &BuildArgs, words: &[&str]) -> Command {
+    let mut command = personality::under("chroot", args);
     command
         .arg(root.path())
         .args(words)
         .env_clear()
         .env("PATH", PATH)
         .env("LANG", "C")
+        .env("TERM", "unknown")
         .env("HOME", "/root")
         .env("DEBIAN_FRONTEND", "noninteractive");
     command
 }
 
-/// The program, under `linux32` for 32-bit ARM: a 64-bit kernel must not show through `uname`.
-fn personality(program: &str, arch: &str) -> Command {
-    if matches!(arch, "armhf" | "armel") {
-        let mut command = Command::new("setarch");
-        command.arg("linux32").arg(program);
-        command
-    } else {
-        Command::new(program)
-    }
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn build_options(debug_symbols: bool) -> String {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let cores = cores();
     let symbols = if debug_symbols { "" } else { " noautodbgsym" };
     format!("parallel={cores}{symbols}")
 }
 
-fn configure(root: &Root, private: &Path) -> Result<(), SbuildError> {
+/// Whom a `.changes` names as the one who built.
+fn maintainer() -> String {
+    let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
+    let mut host = host.unwrap_or_default();
+    host.retain(|c| c.is_ascii_alphanumeric() || ".-".contains(c));
+    if host.is_empty() {
+        host.push_str("localhost");
+    }
+    format!("Launchpad Build Daemon <buildd@{host}>")
+}
+
+/// Writes sbuild's and schroot's configuration, and puts it over the host's.
+pub(crate) fn configure(root: &Root, private: &Path) -> Result<(), SbuildError> {
     let chroots = private.join("chroot.d");
     let sessions = private.join("session");
     let pam = private.join("pam.d");
@@ -148,7 +169,10 @@ fn configure(root: &Root, private: &Path) -> Result<(), SbuildError> {
             source,
         })?;
     }
-    let user = format!("$build_user = '{USER}';\n1;\n");
+    let user = format!(
+        "$build_user = '{USER}';\n$maintainer_name = '{}';\n1;\n",
+        maintainer()
+    );
     let schroot = format!(
         "[{NAME}]\ntype=plain\ndescription=this build\ndirectory={}\nusers=root\nroot-users=root\n",
         root.path().display()
@@ -169,15 +193,6 @@ fn configure(root: &Root, private: &Path) -> Result<(), SbuildError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_32_bit_arm_gets_its_personality() {
-        let program = |arch| personality("sbuild", arch).get_program().to_owned();
-        assert_eq!(program("armhf"), "setarch");
-        assert_eq!(program("armel"), "setarch");
-        assert_eq!(program("amd64"), "sbuild");
-        assert_eq!(program("arm64"), "sbuild");
-    }
 
     #[test]
     fn debug_symbols_are_left_out_unless_wanted() {

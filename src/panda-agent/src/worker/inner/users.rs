@@ -1,7 +1,8 @@
 //! The user that builds. sbuild and schroot look users up on the host, and the chroot's programs look
 //! them up in the chroot, so both must agree. The chroot's ids win: it may have files of that user.
 //! It gets the user `sbuild` where it has none, and this build's view of the host's `/etc/passwd` and
-//! `/etc/group` gets the same ids, by a mount that nobody else sees.
+//! `/etc/group` gets the same ids, by a mount that nobody else sees. These files are bytes, whatever encoding their
+//! people's names are in.
 
 use std::fs;
 use std::io;
@@ -15,7 +16,7 @@ pub(crate) const USER: &str = "sbuild";
 /// Where ids are taken from for a chroot without the user: Debian's dynamic system range.
 const IDS: std::ops::Range<u32> = 100..999;
 /// The most bytes of a `passwd` or `group`.
-const MAX_BYTES: u64 = 1 << 20;
+const MAX_BYTES: u64 = 64 << 20;
 
 /// Why the user was not set up.
 #[derive(Debug, thiserror::Error)]
@@ -43,16 +44,13 @@ pub(crate) fn set_up(root: &Root, private: &Path) -> Result<(), UsersError> {
             file: root.path().join(path),
             source,
         };
-        let bytes = root
-            .read(path, MAX_BYTES)
-            .map_err(failed)?
-            .unwrap_or_default();
-        Ok::<_, UsersError>(String::from_utf8_lossy(&bytes).into_owned())
+        let bytes = root.read(path, MAX_BYTES).map_err(failed)?;
+        Ok::<_, UsersError>(bytes.unwrap_or_default())
     };
     let (mut passwd, mut group) = (inside("etc/passwd")?, inside("etc/group")?);
     let ids = Ids::ensure(&mut passwd, &mut group)?;
-    for (path, text) in [("etc/passwd", &passwd), ("etc/group", &group)] {
-        root.write(path, text.as_bytes(), 0o644)
+    for (path, bytes) in [("etc/passwd", &passwd), ("etc/group", &group)] {
+        root.write(path, bytes, 0o644)
             .map_err(|source| UsersError::Io {
                 file: root.path().join(path),
                 source,
@@ -67,7 +65,7 @@ pub(crate) fn set_up(root: &Root, private: &Path) -> Result<(), UsersError> {
             file: path.to_owned(),
             source,
         };
-        let host = fs::read_to_string(path).map_err(failed)?;
+        let host = fs::read(path).map_err(failed)?;
         let own = private.join(path.file_name().unwrap_or_default());
         fs::write(&own, with_line(&host, &line)).map_err(failed)?;
         cover(&own, path)?;
@@ -83,14 +81,14 @@ struct Ids {
 
 impl Ids {
     /// The ids of the user, which is added where it is missing.
-    fn ensure(passwd: &mut String, group: &mut String) -> Result<Self, UsersError> {
+    fn ensure(passwd: &mut Vec<u8>, group: &mut Vec<u8>) -> Result<Self, UsersError> {
         let group_id = match id_of(group) {
             Some(id) => id,
-            None => free_id(&[group]).ok_or(UsersError::NoId)?,
+            None => free_id(group).ok_or(UsersError::NoId)?,
         };
         let user = match id_of(passwd) {
             Some(id) => id,
-            None => free_id(&[passwd]).ok_or(UsersError::NoId)?,
+            None => free_id(passwd).ok_or(UsersError::NoId)?,
         };
         let ids = Self {
             user,
@@ -119,33 +117,42 @@ impl Ids {
 }
 
 /// The third field of the user's line, in `passwd` and in `group`.
-fn id_of(text: &str) -> Option<u32> {
-    text.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(USER))
-            .then(|| fields.nth(1)?.parse().ok())
+fn id_of(text: &[u8]) -> Option<u32> {
+    lines(text).find_map(|line| {
+        let mut fields = line.split(|byte| *byte == b':');
+        (fields.next() == Some(USER.as_bytes()))
+            .then(|| number(fields.nth(1)?))
             .flatten()
     })
 }
 
-fn free_id(texts: &[&mut String]) -> Option<u32> {
-    let taken: Vec<u32> = texts
-        .iter()
-        .flat_map(|text| text.lines())
-        .filter_map(|line| line.split(':').nth(2)?.parse().ok())
+fn free_id(text: &[u8]) -> Option<u32> {
+    let taken: Vec<u32> = lines(text)
+        .filter_map(|line| number(line.split(|byte| *byte == b':').nth(2)?))
         .collect();
     IDS.rev().find(|id| !taken.contains(id))
 }
 
 /// `text` with `line` in the place of the user's own.
-fn with_line(text: &str, line: &str) -> String {
+fn with_line(text: &[u8], line: &str) -> Vec<u8> {
     let own = format!("{USER}:");
-    let mut lines: Vec<_> = text
-        .lines()
-        .filter(|line| !line.starts_with(&own))
-        .collect();
-    lines.push(line);
-    lines.join("\n") + "\n"
+    let mut out = Vec::new();
+    for kept in lines(text).filter(|kept| !kept.starts_with(own.as_bytes())) {
+        out.extend_from_slice(kept);
+        out.push(b'\n');
+    }
+    out.extend_from_slice(line.as_bytes());
+    out.push(b'\n');
+    out
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+}
+
+fn number(field: &[u8]) -> Option<u32> {
+    std::str::from_utf8(field).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -154,8 +161,8 @@ mod tests {
 
     #[test]
     fn a_chroot_without_the_user_gets_it_with_free_ids() {
-        let mut passwd = "root:x:0:0:root:/root:/bin/bash\nother:x:998:998::/:/bin/sh\n".to_owned();
-        let mut group = "root:x:0:\n".to_owned();
+        let mut passwd = b"root:x:0:0:root:/root:/bin/bash\nother:x:998:998::/:/bin/sh\n".to_vec();
+        let mut group = b"root:x:0:\n".to_vec();
         let ids = Ids::ensure(&mut passwd, &mut group).unwrap();
         assert_eq!(
             ids,
@@ -165,15 +172,15 @@ mod tests {
             }
         );
         assert!(
-            passwd.ends_with("sbuild:*:997:998:Debian source builder:/var/lib/sbuild:/bin/bash\n")
+            passwd.ends_with(b"sbuild:*:997:998:Debian source builder:/var/lib/sbuild:/bin/bash\n")
         );
-        assert!(group.ends_with("sbuild:*:998:\n"));
+        assert!(group.ends_with(b"sbuild:*:998:\n"));
     }
 
     #[test]
     fn a_chroot_with_the_user_keeps_its_ids() {
-        let mut passwd = "sbuild:x:105:106::/var/lib/sbuild:/bin/bash\n".to_owned();
-        let mut group = "sbuild:x:106:root\n".to_owned();
+        let mut passwd = b"sbuild:x:105:106::/var/lib/sbuild:/bin/bash\n".to_vec();
+        let mut group = b"sbuild:x:106:root\n".to_vec();
         let before = (passwd.clone(), group.clone());
         assert_eq!(
             Ids::ensure(&mut passwd, &mut group).unwrap(),
@@ -188,19 +195,30 @@ mod tests {
     #[test]
     fn the_host_gets_the_same_ids_in_the_place_of_its_own() {
         let host =
-            "root:x:0:0::/root:/bin/sh\nsbuild:x:1:1::/:/bin/sh\nsbuilder:x:2:2::/:/bin/sh\n";
+            b"root:x:0:0::/root:/bin/sh\nsbuild:x:1:1::/:/bin/sh\nsbuilder:x:2:2::/:/bin/sh\n";
         assert_eq!(
             with_line(host, "sbuild:*:9:9::/:/bin/sh"),
-            "root:x:0:0::/root:/bin/sh\nsbuilder:x:2:2::/:/bin/sh\nsbuild:*:9:9::/:/bin/sh\n"
+            b"root:x:0:0::/root:/bin/sh\nsbuilder:x:2:2::/:/bin/sh\nsbuild:*:9:9::/:/bin/sh\n"
         );
     }
 
     #[test]
     fn a_chroot_without_free_ids_is_refused() {
-        let mut full: String = (100..999).map(|id| format!("u{id}:x:{id}:\n")).collect();
+        let full: String = (100..999).map(|id| format!("u{id}:x:{id}:\n")).collect();
+        let mut full = full.into_bytes();
         assert!(matches!(
             Ids::ensure(&mut full.clone(), &mut full),
             Err(UsersError::NoId)
         ));
+    }
+
+    #[test]
+    fn names_in_any_encoding_stay_as_they_are() {
+        let mut passwd = b"jose:x:1000:1000:Jos\xe9 Garc\xeda,,,:/home/jose:/bin/bash".to_vec();
+        let mut group = b"jos\xe9:x:1000:\n".to_vec();
+        let before = passwd.clone();
+        Ids::ensure(&mut passwd, &mut group).unwrap();
+        assert!(passwd.starts_with(&before) && group.starts_with(b"jos\xe9:x:1000:\nsbuild:"));
+        assert!(with_line(&before, "sbuild:*:9:9::/:/bin/sh").starts_with(&before));
     }
 }
