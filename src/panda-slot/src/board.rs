@@ -1,15 +1,11 @@
 //! What a slot is: the board's life, what is kept for Launchpad, an operator's hold. Plain values; the
 //! ledger holds them as JSON.
 
+use panda_protocol::ids::{AttemptNo, BootNo};
 use panda_protocol::launchpad::{BuildId, Outcome};
 use serde::{Deserialize, Serialize};
 
 use crate::event::CallId;
-
-/// Number of a boot of this slot: one power-on of the board. Grows by one with every cut; never reused.
-pub type BootNo = u64;
-/// Number of a build attempt of this slot. Grows by one with every accepted build; never reused.
-pub type AttemptNo = u64;
 
 /// The whole state of a slot. It is what the ledger holds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -35,8 +31,8 @@ impl Slot {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            boot: 0,
-            attempt: 0,
+            boot: BootNo::NONE,
+            attempt: AttemptNo::NONE,
             pauses: 0,
             board: Board::Cutting {
                 n: 1,

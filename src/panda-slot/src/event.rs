@@ -1,12 +1,36 @@
 //! What comes in, and what goes out. Every event and timer that belongs to a boot or an attempt carries
 //! its number; one whose number is not the current one is late and is dropped.
 
+use std::fmt;
+
+use panda_protocol::ids::{AttemptNo, BootNo};
 use panda_protocol::launchpad::{BuildId, Dialect, Outcome};
 
-use crate::board::{AttemptNo, BootNo, Slot};
+use crate::board::Slot;
 
 /// A caller that waits for an answer. Made by the daemon, unique while it runs.
-pub type CallId = u64;
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(u64);
+
+impl CallId {
+    /// The caller of this number.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The one after it.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}
+
+impl fmt::Display for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
 
 /// What the machine is told of its rack: how often things are tried, and who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -108,7 +108,8 @@ mod event;
 mod machine;
 mod manager_status;
 
-pub use board::{AttemptNo, Board, BootNo, Build, Errand, FailureKind, Kept, Phase, Rejoin, Slot};
+pub use board::{Board, Build, Errand, FailureKind, Kept, Phase, Rejoin, Slot};
 pub use event::{Answer, CallId, Effect, Event, Limits, Lost, Refusal, Transition};
 pub use machine::step;
 pub use manager_status::{ManagerStatus, between_boots, manager_status};
+pub use panda_protocol::ids::{AttemptNo, BootNo};

@@ -4,9 +4,10 @@
 //! a Fault for a scan to be tried again: so between boots it gets a Fault. 2011's counts every Fault
 //! against the builder but skips one that says ABORTING: so between boots it gets that.
 
+use panda_protocol::ids::AttemptNo;
 use panda_protocol::launchpad::{BuildId, BuildStatus, Dialect, Outcome};
 
-use crate::board::{AttemptNo, Board, Build, Kept, Phase, Rejoin, Slot};
+use crate::board::{Board, Build, Kept, Phase, Rejoin, Slot};
 
 /// What `status` says of a slot, without the log.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,7 +12,7 @@ impl Step<'_> {
         if let Some(refusal) = self.why_not_idle() {
             return self.refuse(call, refusal);
         }
-        self.slot.attempt += 1;
+        self.slot.attempt = self.slot.attempt.next();
         self.slot.pauses = 0;
         let (boot, attempt) = (self.slot.boot, self.slot.attempt);
         let build = Build {

@@ -1,6 +1,7 @@
 //! What the board and the timers report, and the start of the daemon. A report that does not fit the
 //! board's state is late or doubled, and changes nothing.
 
+use crate::AttemptNo;
 use panda_protocol::launchpad::{BuildStatus, Outcome};
 
 use super::{Step, for_people};
@@ -454,7 +455,7 @@ impl Step<'_> {
     /// with a cut, and a start since would have repeated it.
     fn repeat_lost_effects(&mut self) {
         let attempt = self.slot.attempt;
-        if attempt == 0 || self.slot.live().is_some() {
+        if attempt == AttemptNo::NONE || self.slot.live().is_some() {
             return;
         }
         match self.slot.board {

@@ -144,7 +144,7 @@ impl Step<'_> {
     }
 
     fn begin(&mut self, n: u32, errand: Errand, prepared: bool) {
-        self.slot.boot += 1;
+        self.slot.boot = self.slot.boot.next();
         let trial = errand == Errand::Trial;
         self.slot.board = Board::Cutting {
             n,

@@ -1,5 +1,6 @@
 //! The "told" columns of the table, row by row.
 
+use crate::{AttemptNo, BootNo, CallId};
 use panda_protocol::launchpad::{BuildId, BuildStatus, Dialect, FileMap, Outcome};
 
 use super::{ManagerStatus, manager_status};
@@ -14,7 +15,7 @@ fn id() -> BuildId {
 
 fn build() -> Build {
     Build {
-        attempt: 4,
+        attempt: AttemptNo::new(4),
         build_id: id(),
         acknowledged: true,
         moves: 0,
@@ -23,8 +24,8 @@ fn build() -> Build {
 
 fn slot(board: Board) -> Slot {
     Slot {
-        boot: 9,
-        attempt: 4,
+        boot: BootNo::new(9),
+        attempt: AttemptNo::new(4),
         pauses: 0,
         board,
         kept: None,
@@ -34,7 +35,7 @@ fn slot(board: Board) -> Slot {
 
 fn kept(build_status: BuildStatus) -> Slot {
     let kept = Kept {
-        attempt: 4,
+        attempt: AttemptNo::new(4),
         build_id: id(),
         outcome: Outcome::bare(build_status),
         cleaning: None,
@@ -110,7 +111,7 @@ fn a_live_slot_is_building_in_both_dialects_wherever_its_build_is() {
             for (dialect, virtualized) in [(CURRENT, true), (Y2011, true), (Y2011, false)] {
                 let expected = ManagerStatus::Building {
                     build_id: id(),
-                    attempt: 4,
+                    attempt: AttemptNo::new(4),
                 };
                 assert_eq!(
                     manager_status(&slot, dialect, virtualized),
@@ -225,10 +226,10 @@ fn what_is_kept_waits_with_its_outcome_whatever_the_board_does() {
     };
     for board in without_a_build().into_iter().chain([Board::Fresh { n: 1 }]) {
         let kept = Kept {
-            attempt: 4,
+            attempt: AttemptNo::new(4),
             build_id: id(),
             outcome: outcome.clone(),
-            cleaning: Some(3),
+            cleaning: Some(CallId::new(3)),
         };
         let slot = Slot {
             kept: Some(kept),
@@ -237,7 +238,7 @@ fn what_is_kept_waits_with_its_outcome_whatever_the_board_does() {
         for dialect in [CURRENT, Y2011] {
             let expected = ManagerStatus::Waiting {
                 build_id: id(),
-                attempt: 4,
+                attempt: AttemptNo::new(4),
                 outcome: outcome.clone(),
             };
             assert_eq!(manager_status(&slot, dialect, false), expected);
@@ -250,7 +251,7 @@ fn an_aborted_build_is_told_as_each_manager_knows_it() {
     let slot = kept(BuildStatus::Aborted);
     let waiting = |build_status| ManagerStatus::Waiting {
         build_id: id(),
-        attempt: 4,
+        attempt: AttemptNo::new(4),
         outcome: Outcome::bare(build_status),
     };
     assert_eq!(
@@ -265,7 +266,7 @@ fn an_aborted_build_is_told_as_each_manager_knows_it() {
         manager_status(&slot, Y2011, true),
         ManagerStatus::Aborted {
             build_id: id(),
-            attempt: 4
+            attempt: AttemptNo::new(4)
         }
     );
     assert_eq!(

@@ -3,7 +3,8 @@
 
 use panda_protocol::launchpad::{BuildStatus, Dialect};
 use panda_slot::{
-    Answer, Board, Effect, Event, FailureKind, Limits, ManagerStatus, Phase, Slot, manager_status,
+    Answer, Board, CallId, Effect, Event, FailureKind, Limits, ManagerStatus, Phase, Slot,
+    manager_status,
 };
 
 use super::world::{Activity, NEW, World, caller, cleaner, internal, is_late};
@@ -180,8 +181,8 @@ fn numbers(slot: &Slot, next: &Slot, effects: &[Effect]) -> Result<(), Law> {
         .iter()
         .filter(|effect| matches!(effect, Effect::StartCut { .. }))
         .count();
-    let boots = next.boot == slot.boot + u64::try_from(cuts).unwrap_or(0) && cuts <= 1;
-    let attempts = next.attempt == slot.attempt || next.attempt == slot.attempt + 1;
+    let boots = next.boot.get() == slot.boot.get() + u64::try_from(cuts).unwrap_or(0) && cuts <= 1;
+    let attempts = next.attempt == slot.attempt || next.attempt == slot.attempt.next();
     let named = effects.iter().all(|effect| match effect {
         Effect::StartCut { boot, .. }
         | Effect::StartPreparing { boot }
@@ -232,7 +233,7 @@ fn calls(
     effects: &[Effect],
     limits: &Limits,
 ) -> Result<(), Law> {
-    let answers: Vec<(u64, &Answer)> = effects
+    let answers: Vec<(CallId, &Answer)> = effects
         .iter()
         .filter_map(|effect| match effect {
             Effect::Answer { call, answer } => Some((*call, answer)),
@@ -309,7 +310,7 @@ fn build_ends(before: &World, event: &Event, next: &Slot, effects: &[Effect]) ->
         (None, Some(_)) => {
             let asked = matches!(event, Event::Build { .. });
             hold(
-                asked && next.attempt == slot.attempt + 1,
+                asked && next.attempt == slot.attempt.next(),
                 Law::BuildEndsKept,
             )
         }

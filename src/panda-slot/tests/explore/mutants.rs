@@ -318,7 +318,7 @@ fn a_board_that_flaps_for_ever_is_caught() {
         if let (Board::Fresh { .. }, Event::Lost { .. }) = (&slot.board, event)
             && real.next != *slot
         {
-            let boot = slot.boot + 1;
+            let boot = slot.boot.next();
             let board = Board::Cutting {
                 n: 1,
                 errand: Errand::Nothing,

@@ -1,15 +1,19 @@
 //! A slot with what is true outside it. Numbers are abstracted, so that there are finitely many: the
-//! present boot and attempt are always [`NOW`], older ones [`OLD`]; a waiting caller is [`WAITING`], a new
+//! present boot is always [`NOW`], the present attempt [`NOW_BUILT`], older ones [`OLD`] and [`OLD_BUILT`]; a waiting caller is [`WAITING`], a new
 //! one [`NEW`].
 
 use panda_protocol::launchpad::{BuildId, BuildStatus, Outcome};
-use panda_slot::{Answer, Board, Build, Effect, Errand, Event, Lost, Rejoin, Slot};
+use panda_slot::{
+    Answer, AttemptNo, Board, BootNo, Build, CallId, Effect, Errand, Event, Lost, Rejoin, Slot,
+};
 
-pub(crate) const NOW: u64 = 10;
-pub(crate) const OLD: u64 = 9;
-pub(crate) const WAITING: u64 = 1;
-pub(crate) const NEW: u64 = 2;
-pub(crate) const GONE: u64 = 3;
+pub(crate) const NOW: BootNo = BootNo::new(10);
+pub(crate) const OLD: BootNo = BootNo::new(9);
+pub(crate) const NOW_BUILT: AttemptNo = AttemptNo::new(10);
+pub(crate) const OLD_BUILT: AttemptNo = AttemptNo::new(9);
+pub(crate) const WAITING: CallId = CallId::new(1);
+pub(crate) const NEW: CallId = CallId::new(2);
+pub(crate) const GONE: CallId = CallId::new(3);
 
 /// What the hands are doing to the board, as far as the effects have told them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -191,10 +195,10 @@ impl World {
     /// The same world with its numbers abstracted.
     pub(crate) fn renumbered(mut self) -> Self {
         let now = self.slot.attempt;
-        let attempt = |number: u64| match number {
-            0 => 0,
-            number if number == now => NOW,
-            _ => OLD,
+        let attempt = |number: AttemptNo| match number {
+            AttemptNo::NONE => AttemptNo::NONE,
+            number if number == now => NOW_BUILT,
+            _ => OLD_BUILT,
         };
         let renumber = |build: &mut Build| build.attempt = attempt(build.attempt);
         match &mut self.slot.board {
@@ -236,7 +240,7 @@ impl World {
 }
 
 /// The `clean` that waits.
-pub(crate) fn cleaner(slot: &Slot) -> Option<u64> {
+pub(crate) fn cleaner(slot: &Slot) -> Option<CallId> {
     slot.kept.as_ref().and_then(|kept| kept.cleaning)
 }
 
@@ -382,7 +386,7 @@ pub(crate) fn all_events() -> Vec<Event> {
             },
             Event::RetryDue { boot },
         ]);
-        for attempt in [NOW, OLD] {
+        for attempt in [NOW_BUILT, OLD_BUILT] {
             events.extend([
                 Event::Acknowledged { attempt, boot },
                 Event::Finished { attempt, boot },
@@ -423,12 +427,12 @@ pub(crate) fn is_late(event: &Event) -> bool {
         Event::Acknowledged { attempt, boot }
         | Event::Finished { attempt, boot }
         | Event::Collected { attempt, boot, .. }
-        | Event::AbortEnded { attempt, boot } => *boot == OLD || *attempt == OLD,
+        | Event::AbortEnded { attempt, boot } => *boot == OLD || *attempt == OLD_BUILT,
     }
 }
 
 /// Who asks, where the event is a call.
-pub(crate) fn caller(event: &Event) -> Option<u64> {
+pub(crate) fn caller(event: &Event) -> Option<CallId> {
     match event {
         Event::Build { call, .. }
         | Event::Abort { call }

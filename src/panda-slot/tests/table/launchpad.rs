@@ -2,8 +2,8 @@
 
 use panda_protocol::launchpad::BuildStatus;
 use panda_slot::{
-    Answer, Board, Build, Effect, Errand, Event, FailureKind, Phase, Refusal, Rejoin, Slot,
-    Transition, step,
+    Answer, AttemptNo, Board, BootNo, Build, CallId, Effect, Errand, Event, FailureKind, Phase,
+    Refusal, Rejoin, Slot, Transition, step,
 };
 
 use super::{
@@ -16,12 +16,12 @@ fn a_build_on_a_fresh_slot_is_answered_before_the_guest_is_started() {
     let Transition { next, effects } = go(
         &slot(Board::Fresh { n: 2 }),
         Event::Build {
-            call: 1,
+            call: CallId::new(1),
             build_id: id(),
         },
     );
     let expected = Build {
-        attempt: 5,
+        attempt: AttemptNo::new(5),
         build_id: id(),
         acknowledged: false,
         moves: 0,
@@ -33,13 +33,24 @@ fn a_build_on_a_fresh_slot_is_answered_before_the_guest_is_started() {
             phase: Phase::Running
         }
     );
-    assert_eq!((next.boot, next.attempt, next.pauses), (9, 5, 0));
+    assert_eq!(
+        (next.boot, next.attempt, next.pauses),
+        (BootNo::new(9), AttemptNo::new(5), 0)
+    );
     let guest = Effect::StartGuest {
-        boot: 9,
-        attempt: 5,
+        boot: BootNo::new(9),
+        attempt: AttemptNo::new(5),
         acknowledged: false,
     };
-    assert_eq!(effects, [answer(Answer::Building { attempt: 5 }), guest]);
+    assert_eq!(
+        effects,
+        [
+            answer(Answer::Building {
+                attempt: AttemptNo::new(5)
+            }),
+            guest
+        ]
+    );
 }
 
 #[test]
@@ -58,7 +69,7 @@ fn a_build_anywhere_else_is_refused_with_the_reason_and_changes_nothing() {
         let Transition { next, effects } = go(
             &slot,
             Event::Build {
-                call: 1,
+                call: CallId::new(1),
                 build_id: id(),
             },
         );
@@ -69,7 +80,12 @@ fn a_build_anywhere_else_is_refused_with_the_reason_and_changes_nothing() {
 #[test]
 fn an_abort_of_a_running_or_collecting_build_is_accepted_and_starts() {
     for phase in [Phase::Running, Phase::Collecting] {
-        let (board, kept, effects) = told(go(&used(phase), Event::Abort { call: 1 }));
+        let (board, kept, effects) = told(go(
+            &used(phase),
+            Event::Abort {
+                call: CallId::new(1),
+            },
+        ));
         assert_eq!(
             board,
             Board::Used {
@@ -79,8 +95,8 @@ fn an_abort_of_a_running_or_collecting_build_is_accepted_and_starts() {
         );
         assert_eq!(kept, None);
         let start = Effect::StartAbort {
-            boot: 9,
-            attempt: 4,
+            boot: BootNo::new(9),
+            attempt: AttemptNo::new(4),
         };
         assert_eq!(effects, [answer(Answer::Aborting), start]);
     }
@@ -89,7 +105,12 @@ fn an_abort_of_a_running_or_collecting_build_is_accepted_and_starts() {
 #[test]
 fn an_abort_of_an_aborting_build_is_accepted_again() {
     let slot = used(Phase::Aborting);
-    let Transition { next, effects } = go(&slot, Event::Abort { call: 1 });
+    let Transition { next, effects } = go(
+        &slot,
+        Event::Abort {
+            call: CallId::new(1),
+        },
+    );
     assert_eq!((next, effects), (slot, vec![answer(Answer::Aborting)]));
 }
 
@@ -98,10 +119,15 @@ fn an_abort_while_the_board_rejoins_ends_the_build_at_once() {
     for rejoin in [Rejoin::Running(build()), Rejoin::Collecting(build())] {
         let (board, kept, effects) = told(go(
             &slot(Board::Rejoining(rejoin)),
-            Event::Abort { call: 1 },
+            Event::Abort {
+                call: CallId::new(1),
+            },
         ));
         assert_eq!((board, kept), (cutting(1), Some(BuildStatus::Aborted)));
-        assert_eq!(effects, [answer(Answer::Aborting), cut(10), ENDED]);
+        assert_eq!(
+            effects,
+            [answer(Answer::Aborting), cut(BootNo::new(10)), ENDED]
+        );
     }
 }
 
@@ -136,7 +162,12 @@ fn an_abort_of_a_moving_build_ends_it_and_leaves_the_boot_to_become_fresh() {
         ),
     ];
     for (home, then) in homes {
-        let (board, kept, effects) = told(go(&slot(home), Event::Abort { call: 1 }));
+        let (board, kept, effects) = told(go(
+            &slot(home),
+            Event::Abort {
+                call: CallId::new(1),
+            },
+        ));
         assert_eq!((board, kept), (then, Some(BuildStatus::Aborted)));
         assert_eq!(effects, [answer(Answer::Aborting), ENDED]);
     }
@@ -144,14 +175,24 @@ fn an_abort_of_a_moving_build_ends_it_and_leaves_the_boot_to_become_fresh() {
 
 #[test]
 fn an_abort_of_a_build_that_just_ended_makes_it_aborted() {
-    let (board, kept, effects) = told(go(&keeping(cutting(1)), Event::Abort { call: 1 }));
+    let (board, kept, effects) = told(go(
+        &keeping(cutting(1)),
+        Event::Abort {
+            call: CallId::new(1),
+        },
+    ));
     assert_eq!((board, kept), (cutting(1), Some(BuildStatus::Aborted)));
     assert_eq!(effects, [answer(Answer::Aborting)]);
 }
 
 #[test]
 fn an_abort_of_nothing_is_refused() {
-    let (_, _, effects) = told(go(&slot(Board::Fresh { n: 1 }), Event::Abort { call: 1 }));
+    let (_, _, effects) = told(go(
+        &slot(Board::Fresh { n: 1 }),
+        Event::Abort {
+            call: CallId::new(1),
+        },
+    ));
     assert_eq!(effects, [refused(Refusal::NotBuilding)]);
 }
 
@@ -159,13 +200,17 @@ fn an_abort_of_nothing_is_refused() {
 fn a_clean_of_a_fresh_slot_is_answered_at_once() {
     let (board, kept, effects) = told(go(
         &keeping(Board::Fresh { n: 1 }),
-        Event::Clean { call: 1 },
+        Event::Clean {
+            call: CallId::new(1),
+        },
     ));
     assert_eq!((board, kept), (Board::Fresh { n: 1 }, None));
     assert_eq!(
         effects,
         [
-            Effect::ArmCleanDue { call: 1 },
+            Effect::ArmCleanDue {
+                call: CallId::new(1)
+            },
             DROPPED,
             answer(Answer::Idle)
         ]
@@ -174,18 +219,46 @@ fn a_clean_of_a_fresh_slot_is_answered_at_once() {
 
 #[test]
 fn a_clean_waits_for_the_board_to_be_proved() {
-    let waiting = go(&keeping(booting(1)), Event::Clean { call: 1 });
-    assert_eq!(waiting.effects, [Effect::ArmCleanDue { call: 1 }]);
-    let (board, kept, effects) = told(go(&waiting.next, Event::Proved { boot: 9 }));
+    let waiting = go(
+        &keeping(booting(1)),
+        Event::Clean {
+            call: CallId::new(1),
+        },
+    );
+    assert_eq!(
+        waiting.effects,
+        [Effect::ArmCleanDue {
+            call: CallId::new(1)
+        }]
+    );
+    let (board, kept, effects) = told(go(
+        &waiting.next,
+        Event::Proved {
+            boot: BootNo::new(9),
+        },
+    ));
     assert_eq!((board, kept), (Board::Fresh { n: 1 }, None));
-    let proving = Effect::StartProving { boot: 9 };
+    let proving = Effect::StartProving {
+        boot: BootNo::new(9),
+    };
     assert_eq!(effects, [proving, DROPPED, answer(Answer::Idle)]);
 }
 
 #[test]
 fn a_clean_whose_time_is_over_is_refused_and_everything_kept() {
-    let waiting = go(&keeping(booting(1)), Event::Clean { call: 1 }).next;
-    let Transition { next, effects } = go(&waiting, Event::CleanDue { call: 1 });
+    let waiting = go(
+        &keeping(booting(1)),
+        Event::Clean {
+            call: CallId::new(1),
+        },
+    )
+    .next;
+    let Transition { next, effects } = go(
+        &waiting,
+        Event::CleanDue {
+            call: CallId::new(1),
+        },
+    );
     assert_eq!(
         (next, effects),
         (keeping(booting(1)), vec![refused(Refusal::NotReady)])
@@ -194,11 +267,29 @@ fn a_clean_whose_time_is_over_is_refused_and_everything_kept() {
 
 #[test]
 fn a_second_clean_takes_the_place_of_the_first() {
-    let waiting = go(&keeping(booting(1)), Event::Clean { call: 1 }).next;
-    let second = go(&waiting, Event::Clean { call: 2 });
-    let arm = Effect::ArmCleanDue { call: 2 };
+    let waiting = go(
+        &keeping(booting(1)),
+        Event::Clean {
+            call: CallId::new(1),
+        },
+    )
+    .next;
+    let second = go(
+        &waiting,
+        Event::Clean {
+            call: CallId::new(2),
+        },
+    );
+    let arm = Effect::ArmCleanDue {
+        call: CallId::new(2),
+    };
     assert_eq!(second.effects, [refused(Refusal::NotReady), arm]);
-    let late = go(&second.next, Event::CleanDue { call: 1 });
+    let late = go(
+        &second.next,
+        Event::CleanDue {
+            call: CallId::new(1),
+        },
+    );
     assert_eq!((late.next, late.effects), (second.next, vec![]));
 }
 
@@ -206,27 +297,56 @@ fn a_second_clean_takes_the_place_of_the_first() {
 fn a_clean_tries_a_failed_board_again_but_not_another_board() {
     let (board, kept, effects) = told(go(
         &keeping(failed(FailureKind::Boot)),
-        Event::Clean { call: 1 },
+        Event::Clean {
+            call: CallId::new(1),
+        },
     ));
     assert_eq!((board, kept), (cutting(1), Some(BuildStatus::Ok)));
-    assert_eq!(effects, [Effect::ArmCleanDue { call: 1 }, cut(10)]);
+    assert_eq!(
+        effects,
+        [
+            Effect::ArmCleanDue {
+                call: CallId::new(1)
+            },
+            cut(BootNo::new(10))
+        ]
+    );
 
     let (_, kept, effects) = told(go(
         &keeping(failed(FailureKind::Chip)),
-        Event::Clean { call: 1 },
+        Event::Clean {
+            call: CallId::new(1),
+        },
     ));
     assert_eq!(kept, Some(BuildStatus::Ok));
     assert_eq!(
         effects,
-        [Effect::ArmCleanDue { call: 1 }, refused(Refusal::NotReady)]
+        [
+            Effect::ArmCleanDue {
+                call: CallId::new(1)
+            },
+            refused(Refusal::NotReady)
+        ]
     );
 }
 
 #[test]
 fn a_clean_is_refused_when_the_board_fails_while_it_waits() {
-    let waiting = go(&keeping(booting(3)), Event::Clean { call: 1 }).next;
+    let waiting = go(
+        &keeping(booting(3)),
+        Event::Clean {
+            call: CallId::new(1),
+        },
+    )
+    .next;
     let reason = "no ROM".to_owned();
-    let (_, kept, effects) = told(go(&waiting, Event::BootFailed { boot: 9, reason }));
+    let (_, kept, effects) = told(go(
+        &waiting,
+        Event::BootFailed {
+            boot: BootNo::new(9),
+            reason,
+        },
+    ));
     assert_eq!(kept, Some(BuildStatus::Ok));
     assert!(effects.contains(&refused(Refusal::NotReady)), "{effects:?}");
 }
@@ -234,10 +354,20 @@ fn a_clean_is_refused_when_the_board_fails_while_it_waits() {
 #[test]
 fn a_clean_of_nothing_or_of_a_held_slot_is_refused() {
     let nothing = slot(Board::Fresh { n: 1 });
-    let (_, _, effects) = told(go(&nothing, Event::Clean { call: 1 }));
+    let (_, _, effects) = told(go(
+        &nothing,
+        Event::Clean {
+            call: CallId::new(1),
+        },
+    ));
     assert_eq!(effects, [refused(Refusal::NothingKept)]);
     let slot = held(keeping(Board::Off));
-    let Transition { next, effects } = go(&slot, Event::Clean { call: 1 });
+    let Transition { next, effects } = go(
+        &slot,
+        Event::Clean {
+            call: CallId::new(1),
+        },
+    );
     assert_eq!(
         (next, effects),
         (slot, vec![refused(Refusal::Held("dusting".to_owned()))])
@@ -257,15 +387,26 @@ fn in_2011_a_clean_drops_and_answers_at_once_wherever_the_board_is() {
         .into_iter()
         .chain([held(keeping(Board::Off))]);
     for slot in slots {
-        let Transition { next, effects } = step(&slot, Event::Clean { call: 1 }, &IN_2011);
+        let Transition { next, effects } = step(
+            &slot,
+            Event::Clean {
+                call: CallId::new(1),
+            },
+            &IN_2011,
+        );
         assert_eq!(next, Slot { kept: None, ..slot });
         assert_eq!(effects, [DROPPED, answer(Answer::Idle)]);
     }
     let (board, _, effects) = told(step(
         &keeping(failed(FailureKind::Flap)),
-        Event::Clean { call: 1 },
+        Event::Clean {
+            call: CallId::new(1),
+        },
         &IN_2011,
     ));
     assert_eq!(board, cutting(1));
-    assert_eq!(effects, [DROPPED, answer(Answer::Idle), cut(10)]);
+    assert_eq!(
+        effects,
+        [DROPPED, answer(Answer::Idle), cut(BootNo::new(10))]
+    );
 }

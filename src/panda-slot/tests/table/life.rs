@@ -2,7 +2,8 @@
 
 use panda_protocol::launchpad::{BuildStatus, Outcome};
 use panda_slot::{
-    Board, Build, Effect, Errand, Event, FailureKind, Kept, Lost, Phase, Rejoin, Transition,
+    AttemptNo, Board, BootNo, Build, CallId, Effect, Errand, Event, FailureKind, Kept, Lost, Phase,
+    Rejoin, Transition,
 };
 
 use super::{
@@ -12,13 +13,23 @@ use super::{
 
 #[test]
 fn a_cut_that_was_seen_starts_the_boot_or_ends_off() {
-    let (board, _, effects) = told(go(&slot(cutting(2)), Event::CutSeen { boot: 9 }));
+    let (board, _, effects) = told(go(
+        &slot(cutting(2)),
+        Event::CutSeen {
+            boot: BootNo::new(9),
+        },
+    ));
     let boot = Effect::StartBoot {
-        boot: 9,
+        boot: BootNo::new(9),
         trial: false,
     };
     assert_eq!((board, effects), (booting(2), vec![boot]));
-    let (board, _, effects) = told(go(&held(slot(cutting(2))), Event::CutSeen { boot: 9 }));
+    let (board, _, effects) = told(go(
+        &held(slot(cutting(2))),
+        Event::CutSeen {
+            boot: BootNo::new(9),
+        },
+    ));
     assert_eq!((board, effects), (Board::Off, vec![]));
 }
 
@@ -26,11 +37,11 @@ fn a_cut_that_was_seen_starts_the_boot_or_ends_off() {
 fn failed_cuts_and_boots_are_tried_again_until_the_attempts_are_used_up() {
     let reason = || "no ROM".to_owned();
     let cut_failed = Event::CutFailed {
-        boot: 9,
+        boot: BootNo::new(9),
         reason: reason(),
     };
     let boot_failed = Event::BootFailed {
-        boot: 9,
+        boot: BootNo::new(9),
         reason: reason(),
     };
     check_attempts(cutting, &cut_failed, FailureKind::Power);
@@ -43,11 +54,17 @@ fn check_attempts(board: fn(u32) -> Board, event: &Event, kind: FailureKind) {
     };
     for n in [1, 2] {
         let (then, _, effects) = told(go(&slot(board(n)), event.clone()));
-        assert_eq!((then, effects), (cutting(n + 1), vec![cut(10)]));
+        assert_eq!(
+            (then, effects),
+            (cutting(n + 1), vec![cut(BootNo::new(10))])
+        );
     }
     let (then, _, effects) = told(go(&slot(board(3)), event.clone()));
     assert_eq!(then, failed(kind));
-    let retry = Effect::ArmRetry { boot: 9, pauses: 1 };
+    let retry = Effect::ArmRetry {
+        boot: BootNo::new(9),
+        pauses: 1,
+    };
     assert_eq!(effects, [Effect::PowerOff, alert(), retry]);
     let (_, _, effects) = told(go(&held(slot(board(3))), event.clone()));
     assert_eq!(effects, [Effect::PowerOff, alert()]);
@@ -63,7 +80,7 @@ fn a_moving_build_whose_board_fails_ends_as_the_boards_failure() {
     let (board, kept, effects) = told(go(
         &slot(moving),
         Event::BootFailed {
-            boot: 9,
+            boot: BootNo::new(9),
             reason: reason.clone(),
         },
     ));
@@ -71,7 +88,10 @@ fn a_moving_build_whose_board_fails_ends_as_the_boards_failure() {
         (board, kept),
         (failed(FailureKind::Boot), Some(BuildStatus::BuilderFail))
     );
-    let retry = Effect::ArmRetry { boot: 9, pauses: 1 };
+    let retry = Effect::ArmRetry {
+        boot: BootNo::new(9),
+        pauses: 1,
+    };
     assert_eq!(
         effects,
         [Effect::PowerOff, ENDED, Effect::Alert { reason }, retry]
@@ -82,39 +102,69 @@ fn a_moving_build_whose_board_fails_ends_as_the_boards_failure() {
 fn another_board_on_the_port_is_never_tried_again_by_itself() {
     let reason = "no ROM".to_owned();
     let wrong = Event::WrongChip {
-        boot: 9,
+        boot: BootNo::new(9),
         reason: reason.clone(),
     };
     let Transition { next, effects } = go(&slot(booting(1)), wrong);
     assert_eq!(next.board, failed(FailureKind::Chip));
     assert_eq!(effects, [Effect::PowerOff, Effect::Alert { reason }]);
-    assert_eq!(go(&next, Event::RetryDue { boot: 9 }).next, next);
+    assert_eq!(
+        go(
+            &next,
+            Event::RetryDue {
+                boot: BootNo::new(9)
+            }
+        )
+        .next,
+        next
+    );
 }
 
 #[test]
 fn a_failed_board_is_tried_again_after_growing_pauses() {
     let due = go(
         &slot(failed(FailureKind::Boot)),
-        Event::RetryDue { boot: 9 },
+        Event::RetryDue {
+            boot: BootNo::new(9),
+        },
     );
     assert_eq!((due.next.board, due.next.pauses), (cutting(1), 2));
-    assert_eq!(due.effects, [cut(10)]);
+    assert_eq!(due.effects, [cut(BootNo::new(10))]);
     let held = held(slot(failed(FailureKind::Boot)));
-    assert_eq!(go(&held, Event::RetryDue { boot: 9 }).next, held);
+    assert_eq!(
+        go(
+            &held,
+            Event::RetryDue {
+                boot: BootNo::new(9)
+            }
+        )
+        .next,
+        held
+    );
 }
 
 #[test]
 fn a_proof_makes_a_booted_board_fresh() {
-    let (board, _, effects) = told(go(&slot(booting(2)), Event::Proved { boot: 9 }));
+    let (board, _, effects) = told(go(
+        &slot(booting(2)),
+        Event::Proved {
+            boot: BootNo::new(9),
+        },
+    ));
     assert_eq!(board, Board::Fresh { n: 2 });
-    assert_eq!(effects, [Effect::StartProving { boot: 9 }]);
+    assert_eq!(
+        effects,
+        [Effect::StartProving {
+            boot: BootNo::new(9)
+        }]
+    );
 }
 
 #[test]
 fn a_proof_takes_up_again_what_a_rejoining_board_did() {
     let guest = |acknowledged| Effect::StartGuest {
-        boot: 9,
-        attempt: 4,
+        boot: BootNo::new(9),
+        attempt: AttemptNo::new(4),
         acknowledged,
     };
     let used = |build, phase| Board::Used { build, phase };
@@ -134,15 +184,17 @@ fn a_proof_takes_up_again_what_a_rejoining_board_did() {
             Rejoin::Collecting(build()),
             used(build(), Phase::Collecting),
             vec![Effect::StartCollecting {
-                boot: 9,
-                attempt: 4,
+                boot: BootNo::new(9),
+                attempt: AttemptNo::new(4),
             }],
         ),
     ];
     for (rejoin, then, effects) in rows {
         let proved = told(go(
             &slot(Board::Rejoining(rejoin)),
-            Event::Proved { boot: 9 },
+            Event::Proved {
+                boot: BootNo::new(9),
+            },
         ));
         assert_eq!(proved, (then, None, effects));
     }
@@ -154,22 +206,32 @@ fn a_trial_reports_and_is_cut_without_another_trial() {
         n: 1,
         errand: Errand::Trial,
     };
-    let (board, _, effects) = told(go(&slot(trial), Event::Proved { boot: 9 }));
+    let (board, _, effects) = told(go(
+        &slot(trial),
+        Event::Proved {
+            boot: BootNo::new(9),
+        },
+    ));
     assert_eq!(
         (board, effects),
-        (Board::Trial { n: 1 }, vec![Effect::StartTrial { boot: 9 }])
+        (
+            Board::Trial { n: 1 },
+            vec![Effect::StartTrial {
+                boot: BootNo::new(9)
+            }]
+        )
     );
     for (event, good) in [
         (
             Event::TrialEnded {
-                boot: 9,
+                boot: BootNo::new(9),
                 good: true,
             },
             true,
         ),
         (
             Event::TrialEnded {
-                boot: 9,
+                boot: BootNo::new(9),
                 good: false,
             },
             false,
@@ -179,7 +241,10 @@ fn a_trial_reports_and_is_cut_without_another_trial() {
         let (board, _, effects) = told(go(&slot(Board::Trial { n: 1 }), event));
         assert_eq!(
             (board, effects),
-            (cutting(1), vec![Effect::ReportTrial { good }, cut(10)])
+            (
+                cutting(1),
+                vec![Effect::ReportTrial { good }, cut(BootNo::new(10))]
+            )
         );
     }
 }
@@ -191,7 +256,13 @@ fn an_image_that_never_boots_ends_its_trial_badly() {
         errand: Errand::Trial,
     };
     let reason = "no ROM".to_owned();
-    let (_, _, effects) = told(go(&slot(trial), Event::BootFailed { boot: 9, reason }));
+    let (_, _, effects) = told(go(
+        &slot(trial),
+        Event::BootFailed {
+            boot: BootNo::new(9),
+            reason,
+        },
+    ));
     assert!(
         effects.contains(&Effect::ReportTrial { good: false }),
         "{effects:?}"
@@ -203,7 +274,10 @@ fn a_board_lost_while_fresh_goes_on_counting_its_attempts() {
     for n in [1, 2] {
         for board in [Board::Fresh { n }, Board::Rejoining(Rejoin::Fresh { n })] {
             let (then, _, effects) = told(go(&slot(board), lost()));
-            assert_eq!((then, effects), (cutting(n + 1), vec![cut(10)]));
+            assert_eq!(
+                (then, effects),
+                (cutting(n + 1), vec![cut(BootNo::new(10))])
+            );
         }
     }
     match go(&slot(Board::Fresh { n: 3 }), lost()).next.board {
@@ -243,7 +317,7 @@ fn an_unacknowledged_build_moves_to_a_new_boot_a_bounded_number_of_times() {
                 prepared: false,
             };
             assert_eq!((then, kept), (moves, None));
-            assert_eq!(effects, [cut(10)]);
+            assert_eq!(effects, [cut(BootNo::new(10))]);
         }
     }
     let last = Board::Used {
@@ -272,7 +346,10 @@ fn an_acknowledged_build_that_is_lost_ends_as_the_boards_failure() {
         let (then, kept, effects) = told(go(&slot(board), lost()));
         assert_eq!((then, kept), (cutting(1), Some(BuildStatus::BuilderFail)));
         let reason = "the board was lost with build PACKAGEBUILD-7: it does not answer".to_owned();
-        assert_eq!(effects, [cut(10), ENDED, Effect::Alert { reason }]);
+        assert_eq!(
+            effects,
+            [cut(BootNo::new(10)), ENDED, Effect::Alert { reason }]
+        );
     }
 }
 
@@ -280,19 +357,19 @@ fn an_acknowledged_build_that_is_lost_ends_as_the_boards_failure() {
 fn an_aborting_build_ends_aborted_however_it_ends() {
     let ends = [
         Event::AbortEnded {
-            attempt: 4,
-            boot: 9,
+            attempt: AttemptNo::new(4),
+            boot: BootNo::new(9),
         },
         Event::Finished {
-            attempt: 4,
-            boot: 9,
+            attempt: AttemptNo::new(4),
+            boot: BootNo::new(9),
         },
         lost(),
     ];
     for event in ends {
         let (board, kept, effects) = told(go(&used(Phase::Aborting), event));
         assert_eq!((board, kept), (cutting(1), Some(BuildStatus::Aborted)));
-        assert_eq!(effects, [cut(10), ENDED]);
+        assert_eq!(effects, [cut(BootNo::new(10)), ENDED]);
     }
 }
 
@@ -305,8 +382,8 @@ fn a_build_is_acknowledged_finished_and_collected_and_its_board_loses_power_at_o
     let known = go(
         &running,
         Event::Acknowledged {
-            attempt: 4,
-            boot: 9,
+            attempt: AttemptNo::new(4),
+            boot: BootNo::new(9),
         },
     );
     assert_eq!(
@@ -318,16 +395,16 @@ fn a_build_is_acknowledged_finished_and_collected_and_its_board_loses_power_at_o
     let finished = go(
         &running,
         Event::Finished {
-            attempt: 4,
-            boot: 9,
+            attempt: AttemptNo::new(4),
+            boot: BootNo::new(9),
         },
     );
     assert_eq!(finished.next.board, used(Phase::Collecting).board);
     assert_eq!(
         finished.effects,
         [Effect::StartCollecting {
-            boot: 9,
-            attempt: 4
+            boot: BootNo::new(9),
+            attempt: AttemptNo::new(4)
         }]
     );
 
@@ -336,8 +413,8 @@ fn a_build_is_acknowledged_finished_and_collected_and_its_board_loses_power_at_o
         ..kept(BuildStatus::DepFail).outcome
     };
     let event = Event::Collected {
-        attempt: 4,
-        boot: 9,
+        attempt: AttemptNo::new(4),
+        boot: BootNo::new(9),
         outcome: outcome.clone(),
     };
     let Transition { next, effects } = go(&finished.next, event);
@@ -349,7 +426,7 @@ fn a_build_is_acknowledged_finished_and_collected_and_its_board_loses_power_at_o
             ..kept(BuildStatus::DepFail)
         })
     );
-    assert_eq!(effects, [cut(10), ENDED]);
+    assert_eq!(effects, [cut(BootNo::new(10)), ENDED]);
 }
 
 #[test]
@@ -359,7 +436,7 @@ fn a_reason_that_a_board_had_a_hand_in_is_bounded_and_harmless() {
     let failed = go(
         &slot(booting(1)),
         Event::WrongChip {
-            boot: 9,
+            boot: BootNo::new(9),
             reason: reason.clone(),
         },
     );
@@ -369,7 +446,7 @@ fn a_reason_that_a_board_had_a_hand_in_is_bounded_and_harmless() {
     };
     assert_eq!(failed.next.board, expected);
     let lost = Event::Lost {
-        boot: 9,
+        boot: BootNo::new(9),
         why: Lost::Lied(reason.clone()),
     };
     let (_, _, effects) = told(go(&used(Phase::Collecting), lost));
@@ -379,6 +456,12 @@ fn a_reason_that_a_board_had_a_hand_in_is_bounded_and_harmless() {
     });
     let alert = alert.unwrap();
     assert!(alert.chars().count() == 500 && !alert.contains(['\u{1b}', '\n']));
-    let held = go(&slot(booting(1)), Event::Hold { call: 1, reason });
+    let held = go(
+        &slot(booting(1)),
+        Event::Hold {
+            call: CallId::new(1),
+            reason,
+        },
+    );
     assert_eq!(held.next.held, Some(shown));
 }

@@ -13,8 +13,8 @@ mod restart;
 
 use panda_protocol::launchpad::{BuildId, BuildStatus, Dialect, Outcome};
 use panda_slot::{
-    Answer, Board, Build, Effect, Errand, Event, FailureKind, Kept, Limits, Lost, Phase, Refusal,
-    Slot, Transition, step,
+    Answer, AttemptNo, Board, BootNo, Build, CallId, Effect, Errand, Event, FailureKind, Kept,
+    Limits, Lost, Phase, Refusal, Slot, Transition, step,
 };
 
 const LIMITS: Limits = Limits {
@@ -33,7 +33,7 @@ fn id() -> BuildId {
 
 fn build() -> Build {
     Build {
-        attempt: 4,
+        attempt: AttemptNo::new(4),
         build_id: id(),
         acknowledged: true,
         moves: 0,
@@ -49,8 +49,8 @@ fn fresh_build() -> Build {
 
 fn slot(board: Board) -> Slot {
     Slot {
-        boot: 9,
-        attempt: 4,
+        boot: BootNo::new(9),
+        attempt: AttemptNo::new(4),
         pauses: 1,
         board,
         kept: None,
@@ -67,7 +67,7 @@ fn used(phase: Phase) -> Slot {
 
 fn kept(build_status: BuildStatus) -> Kept {
     Kept {
-        attempt: 4,
+        attempt: AttemptNo::new(4),
         build_id: id(),
         outcome: Outcome::bare(build_status),
         cleaning: None,
@@ -116,25 +116,32 @@ fn go(slot: &Slot, event: Event) -> Transition {
 
 fn lost() -> Event {
     Event::Lost {
-        boot: 9,
+        boot: BootNo::new(9),
         why: Lost::Silent,
     }
 }
 
-fn cut(boot: u64) -> Effect {
+fn cut(boot: BootNo) -> Effect {
     Effect::StartCut { boot, trial: false }
 }
 
 fn answer(answer: Answer) -> Effect {
-    Effect::Answer { call: 1, answer }
+    Effect::Answer {
+        call: CallId::new(1),
+        answer,
+    }
 }
 
 fn refused(refusal: Refusal) -> Effect {
     answer(Answer::Refused(refusal))
 }
 
-const ENDED: Effect = Effect::BuildEnded { attempt: 4 };
-const DROPPED: Effect = Effect::DropKept { attempt: 4 };
+const ENDED: Effect = Effect::BuildEnded {
+    attempt: AttemptNo::new(4),
+};
+const DROPPED: Effect = Effect::DropKept {
+    attempt: AttemptNo::new(4),
+};
 
 /// What a transition did: the board, the status of what is kept, the effects.
 fn told(transition: Transition) -> (Board, Option<BuildStatus>, Vec<Effect>) {

@@ -2,7 +2,8 @@
 
 use panda_protocol::launchpad::{BuildStatus, Outcome};
 use panda_slot::{
-    Answer, Board, Effect, Errand, Event, FailureKind, Phase, Refusal, Rejoin, Slot, Transition,
+    Answer, AttemptNo, Board, BootNo, CallId, Effect, Errand, Event, FailureKind, Phase, Refusal,
+    Rejoin, Slot, Transition,
 };
 
 use super::{
@@ -29,9 +30,17 @@ fn a_reset_of_a_live_slot_drops_its_build_and_cuts() {
         Board::Rejoining(Rejoin::Collecting(build())),
     ];
     for board in boards {
-        let (board, kept, effects) = told(go(&slot(board), Event::Reset { call: 1 }));
+        let (board, kept, effects) = told(go(
+            &slot(board),
+            Event::Reset {
+                call: CallId::new(1),
+            },
+        ));
         assert_eq!((board, kept), (cutting(1), None));
-        assert_eq!(effects, [cut(10), ENDED, DROPPED, answer(Answer::Joined)]);
+        assert_eq!(
+            effects,
+            [cut(BootNo::new(10)), ENDED, DROPPED, answer(Answer::Joined)]
+        );
     }
 }
 
@@ -41,7 +50,12 @@ fn a_reset_of_a_moving_build_drops_it_and_joins_its_boot() {
         n: 2,
         errand: Errand::Build(fresh_build()),
     };
-    let (board, kept, effects) = told(go(&slot(moving), Event::Reset { call: 1 }));
+    let (board, kept, effects) = told(go(
+        &slot(moving),
+        Event::Reset {
+            call: CallId::new(1),
+        },
+    ));
     assert_eq!((board, kept), (booting(2), None));
     assert_eq!(effects, [ENDED, DROPPED, answer(Answer::Joined)]);
 }
@@ -50,7 +64,9 @@ fn a_reset_of_a_moving_build_drops_it_and_joins_its_boot() {
 fn a_reset_of_a_fresh_slot_is_ready_at_once_and_powers_nothing() {
     let (board, kept, effects) = told(go(
         &keeping(Board::Fresh { n: 2 }),
-        Event::Reset { call: 1 },
+        Event::Reset {
+            call: CallId::new(1),
+        },
     ));
     assert_eq!((board, kept), (Board::Fresh { n: 2 }, None));
     assert_eq!(effects, [DROPPED, answer(Answer::Ready)]);
@@ -65,7 +81,12 @@ fn a_reset_during_a_reset_joins_it() {
         Board::Rejoining(Rejoin::Fresh { n: 1 }),
     ];
     for board in boards {
-        let (then, kept, effects) = told(go(&keeping(board.clone()), Event::Reset { call: 1 }));
+        let (then, kept, effects) = told(go(
+            &keeping(board.clone()),
+            Event::Reset {
+                call: CallId::new(1),
+            },
+        ));
         assert_eq!((then, kept), (board, None));
         assert_eq!(effects, [DROPPED, answer(Answer::Joined)]);
     }
@@ -74,9 +95,17 @@ fn a_reset_during_a_reset_joins_it() {
 #[test]
 fn a_reset_of_a_failed_board_tries_it_again() {
     for kind in [FailureKind::Power, FailureKind::Boot, FailureKind::Flap] {
-        let (board, kept, effects) = told(go(&keeping(failed(kind)), Event::Reset { call: 1 }));
+        let (board, kept, effects) = told(go(
+            &keeping(failed(kind)),
+            Event::Reset {
+                call: CallId::new(1),
+            },
+        ));
         assert_eq!((board, kept), (cutting(1), None));
-        assert_eq!(effects, [DROPPED, cut(10), answer(Answer::Joined)]);
+        assert_eq!(
+            effects,
+            [DROPPED, cut(BootNo::new(10)), answer(Answer::Joined)]
+        );
     }
 }
 
@@ -91,7 +120,12 @@ fn a_reset_that_cannot_end_well_drops_what_is_kept_and_says_why() {
         (held(keeping(failed(FailureKind::Boot))), why_held()),
     ];
     for (slot, why) in rows {
-        let Transition { next, effects } = go(&slot, Event::Reset { call: 1 });
+        let Transition { next, effects } = go(
+            &slot,
+            Event::Reset {
+                call: CallId::new(1),
+            },
+        );
         assert_eq!(next, Slot { kept: None, ..slot });
         assert_eq!(effects, [DROPPED, refused(why)]);
     }
@@ -99,20 +133,32 @@ fn a_reset_that_cannot_end_well_drops_what_is_kept_and_says_why() {
 
 #[test]
 fn a_reset_or_hold_answers_a_clean_that_waits() {
-    let waiting = go(&keeping(booting(1)), Event::Clean { call: 7 }).next;
+    let waiting = go(
+        &keeping(booting(1)),
+        Event::Clean {
+            call: CallId::new(7),
+        },
+    )
+    .next;
     let refused = Effect::Answer {
-        call: 7,
+        call: CallId::new(7),
         answer: Answer::Refused(Refusal::NotReady),
     };
-    let reset = go(&waiting, Event::Reset { call: 1 }).effects;
+    let reset = go(
+        &waiting,
+        Event::Reset {
+            call: CallId::new(1),
+        },
+    )
+    .effects;
     assert_eq!(reset, [refused.clone(), DROPPED, answer(Answer::Joined)]);
     let hold = Event::Hold {
-        call: 1,
+        call: CallId::new(1),
         reason: "dusting".to_owned(),
     };
     assert_eq!(
         go(&waiting, hold).effects,
-        [refused, answer(Answer::Done), cut(10)]
+        [refused, answer(Answer::Done), cut(BootNo::new(10))]
     );
 }
 
@@ -122,7 +168,7 @@ fn an_operators_reset_spares_a_build_and_its_results_unless_forced() {
         let asked = go(
             &slot,
             Event::OperatorReset {
-                call: 1,
+                call: CallId::new(1),
                 forced: false,
             },
         );
@@ -133,7 +179,7 @@ fn an_operators_reset_spares_a_build_and_its_results_unless_forced() {
         let forced = go(
             &slot,
             Event::OperatorReset {
-                call: 1,
+                call: CallId::new(1),
                 forced: true,
             },
         );
@@ -148,7 +194,7 @@ fn a_hold_lets_a_build_end_and_then_takes_the_power_for_good() {
         go(
             slot,
             Event::Hold {
-                call: 1,
+                call: CallId::new(1),
                 reason: "dusting".to_owned(),
             },
         )
@@ -160,8 +206,8 @@ fn a_hold_lets_a_build_end_and_then_takes_the_power_for_good() {
     let ended = go(
         &building.next,
         Event::Collected {
-            attempt: 4,
-            boot: 9,
+            attempt: AttemptNo::new(4),
+            boot: BootNo::new(9),
             outcome,
         },
     )
@@ -170,7 +216,12 @@ fn a_hold_lets_a_build_end_and_then_takes_the_power_for_good() {
         (ended.board.clone(), ended.kept.is_some()),
         (cutting(1), true)
     );
-    let (board, kept, effects) = told(go(&ended, Event::CutSeen { boot: 10 }));
+    let (board, kept, effects) = told(go(
+        &ended,
+        Event::CutSeen {
+            boot: BootNo::new(10),
+        },
+    ));
     assert_eq!(
         (board, kept, effects),
         (Board::Off, Some(BuildStatus::Ok), vec![])
@@ -187,18 +238,18 @@ fn a_hold_of_a_board_without_a_build_cuts_its_power() {
     ];
     for board in boards {
         let hold = Event::Hold {
-            call: 1,
+            call: CallId::new(1),
             reason: "dusting".to_owned(),
         };
         let (then, _, effects) = told(go(&slot(board), hold));
         assert_eq!(
             (then, effects),
-            (cutting(1), vec![answer(Answer::Done), cut(10)])
+            (cutting(1), vec![answer(Answer::Done), cut(BootNo::new(10))])
         );
     }
     for board in [cutting(2), failed(FailureKind::Boot)] {
         let hold = Event::Hold {
-            call: 1,
+            call: CallId::new(1),
             reason: "dusting".to_owned(),
         };
         let (then, _, effects) = told(go(&slot(board.clone()), hold));
@@ -214,12 +265,22 @@ fn a_moving_build_is_built_although_the_slot_is_held() {
         errand: errand.clone(),
         prepared: false,
     }));
-    let booted = go(&moving, Event::CutSeen { boot: 9 });
+    let booted = go(
+        &moving,
+        Event::CutSeen {
+            boot: BootNo::new(9),
+        },
+    );
     assert_eq!(booted.next.board, Board::Booting { n: 1, errand });
-    let proved = go(&booted.next, Event::Proved { boot: 9 });
+    let proved = go(
+        &booted.next,
+        Event::Proved {
+            boot: BootNo::new(9),
+        },
+    );
     let guest = Effect::StartGuest {
-        boot: 9,
-        attempt: 4,
+        boot: BootNo::new(9),
+        attempt: AttemptNo::new(4),
         acknowledged: false,
     };
     assert_eq!(proved.effects, [guest]);
@@ -235,12 +296,22 @@ fn a_release_boots_what_is_off_or_failed() {
     .map(slot)
     .map(held);
     for slot in boards {
-        let Transition { next, effects } = go(&slot, Event::Release { call: 1 });
+        let Transition { next, effects } = go(
+            &slot,
+            Event::Release {
+                call: CallId::new(1),
+            },
+        );
         assert_eq!((next.board, next.held, next.pauses), (cutting(1), None, 0));
-        assert_eq!(effects, [answer(Answer::Done), cut(10)]);
+        assert_eq!(effects, [answer(Answer::Done), cut(BootNo::new(10))]);
     }
     let building = held(used(Phase::Running));
-    let Transition { next, effects } = go(&building, Event::Release { call: 1 });
+    let Transition { next, effects } = go(
+        &building,
+        Event::Release {
+            call: CallId::new(1),
+        },
+    );
     assert_eq!((next.board, next.held), (building.board, None));
     assert_eq!(effects, [answer(Answer::Done)]);
 }

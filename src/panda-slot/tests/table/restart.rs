@@ -1,7 +1,7 @@
 //! What the daemon's start does.
 
 use panda_protocol::launchpad::BuildStatus;
-use panda_slot::{Board, Effect, Errand, Event, FailureKind, Phase, Rejoin, Slot};
+use panda_slot::{Board, BootNo, CallId, Effect, Errand, Event, FailureKind, Phase, Rejoin, Slot};
 
 use super::{
     DROPPED, ENDED, booting, build, cut, cutting, failed, fresh_build, go, held, keeping, slot,
@@ -10,7 +10,9 @@ use super::{
 
 #[test]
 fn a_restart_proves_boards_again_and_repeats_what_may_be_lost() {
-    let proving = Effect::StartProving { boot: 9 };
+    let proving = Effect::StartProving {
+        boot: BootNo::new(9),
+    };
     let rejoining = |rejoin| Board::Rejoining(rejoin);
     let rows = [
         (
@@ -33,15 +35,23 @@ fn a_restart_proves_boards_again_and_repeats_what_may_be_lost() {
             rejoining(Rejoin::Running(build())),
             vec![proving],
         ),
-        (cutting(2), cutting(2), vec![ENDED, DROPPED, cut(10)]),
-        (booting(2), cutting(2), vec![ENDED, DROPPED, cut(10)]),
+        (
+            cutting(2),
+            cutting(2),
+            vec![ENDED, DROPPED, cut(BootNo::new(10))],
+        ),
+        (
+            booting(2),
+            cutting(2),
+            vec![ENDED, DROPPED, cut(BootNo::new(10))],
+        ),
         (
             Board::Booting {
                 n: 2,
                 errand: Errand::Trial,
             },
             cutting(2),
-            vec![ENDED, DROPPED, cut(10)],
+            vec![ENDED, DROPPED, cut(BootNo::new(10))],
         ),
         (
             Board::Preparing {
@@ -49,7 +59,7 @@ fn a_restart_proves_boards_again_and_repeats_what_may_be_lost() {
                 errand: Errand::Trial,
             },
             cutting(2),
-            vec![ENDED, DROPPED, cut(10)],
+            vec![ENDED, DROPPED, cut(BootNo::new(10))],
         ),
         (
             Board::Preparing {
@@ -61,7 +71,7 @@ fn a_restart_proves_boards_again_and_repeats_what_may_be_lost() {
                 errand: Errand::Build(fresh_build()),
                 prepared: false,
             },
-            vec![cut(10)],
+            vec![cut(BootNo::new(10))],
         ),
         (
             Board::Cutting {
@@ -70,12 +80,12 @@ fn a_restart_proves_boards_again_and_repeats_what_may_be_lost() {
                 prepared: true,
             },
             cutting(2),
-            vec![ENDED, DROPPED, cut(10)],
+            vec![ENDED, DROPPED, cut(BootNo::new(10))],
         ),
         (
             Board::Trial { n: 2 },
             cutting(2),
-            vec![ENDED, DROPPED, cut(10)],
+            vec![ENDED, DROPPED, cut(BootNo::new(10))],
         ),
         (
             Board::Booting {
@@ -87,7 +97,7 @@ fn a_restart_proves_boards_again_and_repeats_what_may_be_lost() {
                 errand: Errand::Build(fresh_build()),
                 prepared: false,
             },
-            vec![cut(10)],
+            vec![cut(BootNo::new(10))],
         ),
         (
             failed(FailureKind::Boot),
@@ -96,7 +106,10 @@ fn a_restart_proves_boards_again_and_repeats_what_may_be_lost() {
                 ENDED,
                 DROPPED,
                 Effect::PowerOff,
-                Effect::ArmRetry { boot: 9, pauses: 1 },
+                Effect::ArmRetry {
+                    boot: BootNo::new(9),
+                    pauses: 1,
+                },
             ],
         ),
         (
@@ -120,17 +133,20 @@ fn a_restart_proves_boards_again_and_repeats_what_may_be_lost() {
 fn a_restart_ends_an_abort_and_keeps_what_was_kept() {
     let (board, kept, effects) = told(go(&used(Phase::Aborting), Event::Recover));
     assert_eq!((board, kept), (cutting(1), Some(BuildStatus::Aborted)));
-    assert_eq!(effects, [cut(10), ENDED]);
+    assert_eq!(effects, [cut(BootNo::new(10)), ENDED]);
     let (_, kept, effects) = told(go(&keeping(cutting(1)), Event::Recover));
     assert_eq!(kept, Some(BuildStatus::Ok));
-    assert_eq!(effects, [ENDED, cut(10)]);
+    assert_eq!(effects, [ENDED, cut(BootNo::new(10))]);
 }
 
 #[test]
 fn a_slot_that_was_never_seen_is_cut_first() {
     let first = go(&Slot::new(), Event::Recover);
-    assert_eq!((first.next.board, first.next.boot), (cutting(1), 1));
-    assert_eq!(first.effects, [cut(1)]);
+    assert_eq!(
+        (first.next.board, first.next.boot),
+        (cutting(1), BootNo::new(1))
+    );
+    assert_eq!(first.effects, [cut(BootNo::new(1))]);
 }
 
 #[test]
@@ -144,7 +160,13 @@ fn a_state_of_before_boards_were_prepared_is_read() {
 
 #[test]
 fn a_waiting_clean_is_not_remembered_over_a_restart() {
-    let waiting = go(&keeping(booting(1)), Event::Clean { call: 1 }).next;
+    let waiting = go(
+        &keeping(booting(1)),
+        Event::Clean {
+            call: CallId::new(1),
+        },
+    )
+    .next;
     let json = serde_json::to_string(&waiting).unwrap();
     let back: Slot = serde_json::from_str(&json).unwrap();
     assert_eq!(back, keeping(booting(1)));

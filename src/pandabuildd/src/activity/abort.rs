@@ -11,7 +11,7 @@ pub(super) async fn abort(common: &Common, boot: BootNo, attempt: AttemptNo) -> 
         Ok((guest, _)) => guest::abort(&guest).await,
         Err(error) => {
             let slot = &common.parts.slot;
-            tracing::warn!(slot, attempt, %error, "the worker cannot be told to abort");
+            tracing::warn!(slot, %attempt, %error, "the worker cannot be told to abort");
         }
     }
     Event::AbortEnded { attempt, boot }

@@ -35,9 +35,9 @@ async fn give(common: &Common, boot: BootNo, attempt: AttemptNo) -> Result<(), L
     let inputs = guest::inputs(&call).unwrap_or_default();
     depot.allow(slot, inputs.into_iter().collect());
     match guest::dispatch(&guest, &call, &depot_address.to_string()).await? {
-        Dispatched::Begun => tracing::info!(slot, attempt, boot, "the build has begun"),
+        Dispatched::Begun => tracing::info!(slot, %attempt, %boot, "the build has begun"),
         Dispatched::Joined => {
-            tracing::info!(slot, attempt, boot, "the worker has the build already");
+            tracing::info!(slot, %attempt, %boot, "the worker has the build already");
         }
     }
     Ok(())

@@ -236,7 +236,7 @@ impl Activities for BoardActivities {
         drop(tokio::spawn(async move {
             let Parts { slot, ledger, .. } = &common.parts;
             if let Err(error) = ledger.end_attempt(slot, attempt).await {
-                tracing::error!(slot, attempt, %error, "a build's arguments cannot be forgotten");
+                tracing::error!(slot, %attempt, %error, "a build's arguments cannot be forgotten");
             }
         }));
     }

@@ -176,7 +176,7 @@ impl Rack {
             ledger: self.ledger.clone(),
             depot,
             inputs,
-            results: Results::at(self.state.path(), SLOT, &[1]).unwrap(),
+            results: Results::at(self.state.path(), SLOT, &[AttemptNo::new(1)]).unwrap(),
             boot,
             guest: GuestSettings {
                 poll_ms: 1,
@@ -197,7 +197,7 @@ impl Rack {
     async fn commit(&self, boot: BootNo, board: Board, accepted: Option<NewAttempt>) {
         let slot = Slot {
             boot,
-            attempt: 1,
+            attempt: AttemptNo::new(1),
             board,
             ..Slot::new()
         };
@@ -206,7 +206,7 @@ impl Rack {
 
     async fn accept(&self, boot: BootNo) {
         let accepted = NewAttempt {
-            attempt: 1,
+            attempt: AttemptNo::new(1),
             call: call(),
         };
         let board = Board::Used {
@@ -237,7 +237,7 @@ impl Daemon {
 
 fn build() -> Build {
     Build {
-        attempt: 1,
+        attempt: AttemptNo::new(1),
         build_id: build_id(),
         acknowledged: true,
         moves: 0,

@@ -217,6 +217,7 @@ async fn read_off(chain: &Chain) -> Result<bool, StepError> {
 
 #[cfg(test)]
 mod tests {
+    use panda_slot::BootNo;
     use std::sync::Arc;
 
     use panda_board::PowerState;
@@ -271,7 +272,11 @@ mod tests {
         } else {
             bench
         };
-        match order(Chain::new(bench, 1)).await?.evidence().await? {
+        match order(Chain::new(bench, BootNo::new(1)))
+            .await?
+            .evidence()
+            .await?
+        {
             Evidence::Enough(dark) => Ok(dark.grade()),
             Evidence::Weak(weak) => panic!("{weak:?}"),
         }

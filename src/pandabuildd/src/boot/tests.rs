@@ -1,5 +1,6 @@
 //! The chain against a board in memory, on a paused clock.
 
+use panda_slot::BootNo;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -66,7 +67,7 @@ fn boot_toml(image: &Image) -> BootToml {
 }
 
 async fn cut(board: &TestBoard, settings: BootSettings) -> Result<Evidence, Failure> {
-    order(Chain::new(board.bench(settings), 1))
+    order(Chain::new(board.bench(settings), BootNo::new(1)))
         .await?
         .evidence()
         .await
@@ -361,7 +362,8 @@ async fn a_sense_of_the_rail_is_the_strongest_evidence_and_overrules_the_others(
         require_cut: Grade::Sensed,
         ..BootSettings::default()
     };
-    let sensed = |board: &TestBoard| Chain::new(board.sensed_bench(settings.clone()), 1);
+    let sensed =
+        |board: &TestBoard| Chain::new(board.sensed_bench(settings.clone()), BootNo::new(1));
     let board = TestBoard::with_rail(Script::default(), true);
     let seen = order(sensed(&board)).await.unwrap().evidence().await;
     let Evidence::Enough(dark) = seen.unwrap() else {

@@ -101,6 +101,7 @@ fn time(unix_ms: i64) -> String {
 mod tests {
     use super::*;
     use crate::ledger::{Grade, Step};
+    use panda_slot::{AttemptNo, BootNo};
 
     #[test]
     fn a_chain_shows_each_step_with_time_evidence_and_failure() {
@@ -114,11 +115,11 @@ mod tests {
         };
         let boot = BootHistory {
             slot: "panda01".into(),
-            boot: 3,
+            boot: BootNo::new(3),
             id: "ab".repeat(16),
             image: panda_protocol::digest::Sha256::of(b""),
             began_unix_ms: 1_000,
-            attempts: vec![5],
+            attempts: vec![AttemptNo::new(5)],
             steps: vec![
                 step("cut", 5_020, Some(Grade::Readback), None),
                 step("rom", 3_000, None, Some("no ROM\nin its window")),

@@ -120,6 +120,7 @@ pub(super) fn align<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::control::wire::KeptInfo;
+    use panda_slot::BootNo;
 
     #[tokio::test]
     async fn a_daemon_that_never_comes_is_a_wait_that_ran_out() {
@@ -144,7 +145,7 @@ mod tests {
             hosts: vec![],
             state: "cutting".into(),
             detail: "attempt 1".into(),
-            boot: 7,
+            boot: BootNo::new(7),
             build_id: None,
             kept: Some(KeptInfo {
                 build_id: "a\x1b[2J\nb".into(),

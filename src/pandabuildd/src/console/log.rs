@@ -8,6 +8,7 @@
 //!
 //! One [`Writer`] appends; any number of [`ConsoleLog`]s read, from a [`Place`] on.
 
+use panda_slot::BootNo;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -35,7 +36,7 @@ const LOOK: u64 = 64 * 1024;
 #[serde(deny_unknown_fields)]
 pub struct Place {
     /// The boot.
-    pub boot: u64,
+    pub boot: BootNo,
     /// The part of its log.
     pub part: u32,
     /// Bytes into it.
@@ -105,7 +106,7 @@ impl ConsoleLog {
     ///
     /// # Errors
     /// The directory cannot be read.
-    pub async fn boots(&self) -> io::Result<Vec<u64>> {
+    pub async fn boots(&self) -> io::Result<Vec<BootNo>> {
         let mut boots: Vec<_> = self.files().await?.iter().map(|part| part.boot).collect();
         boots.dedup();
         Ok(boots)
@@ -203,7 +204,7 @@ pub(super) fn open(directory: &Path) -> io::Result<(Writer, ConsoleLog, mpsc::Re
 
 impl Writer {
     /// Appends to the log of `boot`.
-    pub(super) async fn append(&mut self, boot: u64, text: &str) -> io::Result<()> {
+    pub(super) async fn append(&mut self, boot: BootNo, text: &str) -> io::Result<()> {
         let (place, file) = match self.open.take() {
             Some(open) if open.0.boot == boot && open.0.offset < PART_BYTES => {
                 self.open.insert(open)
@@ -221,7 +222,7 @@ impl Writer {
     }
 
     /// The last part of this boot's log where it has room, else a new one; what is too old goes.
-    async fn next(&self, boot: u64) -> io::Result<(Place, File)> {
+    async fn next(&self, boot: BootNo) -> io::Result<(Place, File)> {
         let directory = self.directory.clone();
         let (place, file) = blocking(move || {
             let last = parts(&directory)?
@@ -265,7 +266,7 @@ fn parts(directory: &Path) -> io::Result<Vec<Place>> {
 }
 
 fn prune(directory: &Path) -> io::Result<()> {
-    let mut boots: Vec<u64> = Vec::new();
+    let mut boots: Vec<BootNo> = Vec::new();
     let mut of_this_boot = 0;
     for part in parts(directory)?.into_iter().rev() {
         if boots.last() != Some(&part.boot) {
@@ -293,7 +294,7 @@ mod tests {
     use super::*;
 
     const START: Place = Place {
-        boot: 1,
+        boot: BootNo::new(1),
         part: 0,
         offset: 0,
     };
@@ -302,7 +303,7 @@ mod tests {
     async fn a_reader_goes_on_where_it_was_across_parts_boots_and_restarts() {
         let directory = tempfile::tempdir().unwrap();
         let (mut writer, log, _) = open(directory.path()).unwrap();
-        writer.append(1, "one ä\n").await.unwrap();
+        writer.append(BootNo::new(1), "one ä\n").await.unwrap();
         let (text, place) = log.read(START, false).await.unwrap();
         assert_eq!(text, "one ä\n");
         assert_eq!(
@@ -311,14 +312,14 @@ mod tests {
         );
         drop(writer);
         let (mut writer, log, _) = open(directory.path()).unwrap();
-        writer.append(1, "two\n").await.unwrap();
-        writer.append(3, "three\n").await.unwrap();
+        writer.append(BootNo::new(1), "two\n").await.unwrap();
+        writer.append(BootNo::new(3), "three\n").await.unwrap();
         let (text, place) = log.read(place, false).await.unwrap();
         assert_eq!(text, "two\n");
         assert_eq!(log.read(place, true).await.unwrap().0, "");
         let (text, place) = log.read(place, false).await.unwrap();
-        assert_eq!((text.as_str(), place.boot), ("three\n", 3));
-        assert_eq!(log.boots().await.unwrap(), [1, 3]);
+        assert_eq!((text.as_str(), place.boot), ("three\n", BootNo::new(3)));
+        assert_eq!(log.boots().await.unwrap(), [1, 3].map(BootNo::new));
     }
 
     #[tokio::test]
@@ -327,26 +328,29 @@ mod tests {
         let (mut writer, log, _) = open(directory.path()).unwrap();
         let much = "x".repeat(usize::try_from(PART_BYTES).unwrap());
         for _ in 0..5 {
-            writer.append(1, &much).await.unwrap();
+            writer.append(BootNo::new(1), &much).await.unwrap();
         }
         let names = |boot| {
             let parts = parts(directory.path()).unwrap();
             let of_boot = parts.into_iter().filter(|part| part.boot == boot);
             of_boot.map(|part| part.part).collect::<Vec<_>>()
         };
-        assert_eq!(names(1), [3, 4]);
+        assert_eq!(names(BootNo::new(1)), [3, 4]);
         assert_eq!(log.read(START, true).await.unwrap().1.part, 3);
         for boot in 2..=30 {
-            writer.append(boot, "x").await.unwrap();
+            writer.append(BootNo::new(boot), "x").await.unwrap();
         }
-        assert_eq!(log.boots().await.unwrap(), (21..=30).collect::<Vec<_>>());
+        assert_eq!(
+            log.boots().await.unwrap(),
+            (21..=30).map(BootNo::new).collect::<Vec<_>>()
+        );
     }
 
     #[tokio::test]
     async fn a_reader_that_waits_hears_of_growth() {
         let directory = tempfile::tempdir().unwrap();
         let (mut writer, mut log, _) = open(directory.path()).unwrap();
-        writer.append(1, "x").await.unwrap();
+        writer.append(BootNo::new(1), "x").await.unwrap();
         log.grown().await;
         let (grown, ()) = tokio::join!(
             async {
@@ -354,7 +358,7 @@ mod tests {
                 true
             },
             async {
-                writer.append(1, "y").await.unwrap();
+                writer.append(BootNo::new(1), "y").await.unwrap();
             }
         );
         assert!(grown);

@@ -1,5 +1,6 @@
 //! Recorders on consoles that a test plays: a pty, a TCP port, a twin's socket.
 
+use panda_slot::BootNo;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -27,7 +28,7 @@ impl Recording {
     fn start(source: ConsoleSettings) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let current = Current {
-            boot: 7,
+            boot: BootNo::new(7),
             secrets: Secrets::new(["open sesame".to_owned()]),
         };
         let (current, watch) = watch::channel(current);
@@ -45,7 +46,7 @@ impl Recording {
     }
 
     /// Waits until the log of a boot has `text`: the log.
-    async fn until(&mut self, boot: u64, text: &str) -> String {
+    async fn until(&mut self, boot: BootNo, text: &str) -> String {
         let start = Place {
             boot,
             part: 0,
@@ -78,7 +79,7 @@ async fn a_tcp_console_that_goes_away_and_comes_back_is_recorded_again_with_time
         .await
         .unwrap();
     // Shown before its line ends.
-    let text = recording.until(7, "login: ").await;
+    let text = recording.until(BootNo::new(7), "login: ").await;
     let lines: Vec<_> = text.lines().collect();
     assert!(lines[0].ends_with("Z --- console opened ---"), "{text}");
     assert!(lines[1].ends_with("Z \\x1b[2JLinux"), "{text}");
@@ -86,10 +87,12 @@ async fn a_tcp_console_that_goes_away_and_comes_back_is_recorded_again_with_time
     let (time, _) = lines[2].split_once(' ').unwrap();
     time.parse::<jiff::Timestamp>().unwrap();
     drop(board);
-    recording.until(7, "--- console went away ---").await;
+    recording
+        .until(BootNo::new(7), "--- console went away ---")
+        .await;
     let (mut board, _) = listener.accept().await.unwrap();
     board.write_all(b"again\n").await.unwrap();
-    recording.until(7, "Z again\n").await;
+    recording.until(BootNo::new(7), "Z again\n").await;
     recording.stop().await;
 }
 
@@ -118,12 +121,16 @@ async fn a_serial_console_that_is_unplugged_and_comes_back_is_recorded_again() {
         assert!(said < 1_000_000);
         tokio::task::yield_now().await;
     }
-    recording.until(7, "Z Starting kernel ...\n").await;
+    recording
+        .until(BootNo::new(7), "Z Starting kernel ...\n")
+        .await;
     std::fs::remove_file(&device).unwrap();
     drop((board, slave));
-    recording.until(7, "--- console went away ---").await;
+    recording
+        .until(BootNo::new(7), "--- console went away ---")
+        .await;
     let (mut board, _slave) = plug();
-    let heard = async { recording.until(7, "Z back").await };
+    let heard = async { recording.until(BootNo::new(7), "Z back").await };
     tokio::pin!(heard);
     loop {
         tokio::select! {
@@ -142,12 +149,17 @@ async fn each_boot_has_a_log_of_its_own() {
     let mut recording = Recording::start(ConsoleSettings::Twin(TwinSettings { socket }));
     let (mut board, _) = listener.accept().await.unwrap();
     board.write_all(b"one\n").await.unwrap();
-    recording.until(7, "Z one\n").await;
-    recording.current.send_modify(|current| current.boot = 8);
+    recording.until(BootNo::new(7), "Z one\n").await;
+    recording
+        .current
+        .send_modify(|current| current.boot = BootNo::new(8));
     board.write_all(b"two\n").await.unwrap();
-    let second = recording.until(8, "Z two\n").await;
+    let second = recording.until(BootNo::new(8), "Z two\n").await;
     assert!(!second.contains("one"), "{second}");
-    assert_eq!(recording.log.boots().await.unwrap(), [7, 8]);
+    assert_eq!(
+        recording.log.boots().await.unwrap(),
+        [7, 8].map(BootNo::new)
+    );
     recording.stop().await;
 }
 
@@ -163,7 +175,7 @@ async fn a_new_boots_key_is_left_out_as_soon_as_it_is_known() {
     });
     board.write_all(b"key: MIGHAgEAMBMG").await.unwrap();
     board.write_all(b"ByqGSM49; end\n").await.unwrap();
-    let text = recording.until(7, "end\n").await;
+    let text = recording.until(BootNo::new(7), "end\n").await;
     assert!(text.contains("Z key: [removed]; end\n"), "{text}");
     assert!(!text.contains("MIGH"), "{text}");
     recording.stop().await;

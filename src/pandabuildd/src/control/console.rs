@@ -1,5 +1,6 @@
 //! The daemon's answers to [`super::wire::Ask::Console`] and [`super::wire::Ask::Type`].
 
+use panda_slot::BootNo;
 use std::io;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ impl Desk {
     pub(super) async fn console(
         &self,
         slot: &str,
-        boot: Option<u64>,
+        boot: Option<BootNo>,
         from: Option<Place>,
         wait_seconds: Option<u64>,
     ) -> Answer {
@@ -65,7 +66,7 @@ impl Desk {
 /// What there is, or what comes within `limit`; nothing where there is no such boot.
 async fn look(
     mut log: ConsoleLog,
-    boot: Option<u64>,
+    boot: Option<BootNo>,
     from: Option<Place>,
     limit: Duration,
 ) -> io::Result<Option<(String, Option<Place>)>> {
@@ -89,7 +90,7 @@ async fn look(
 
 async fn once(
     log: &ConsoleLog,
-    boot: Option<u64>,
+    boot: Option<BootNo>,
     from: Option<Place>,
 ) -> io::Result<Option<(String, Option<Place>)>> {
     let boots = log.boots().await?;
@@ -129,7 +130,7 @@ mod tests {
     use crate::control::{SOCKET, bind, serve};
     use crate::ledger::Ledger;
 
-    fn console(boot: Option<u64>, from: Option<Place>, wait_seconds: Option<u64>) -> Ask {
+    fn console(boot: Option<BootNo>, from: Option<Place>, wait_seconds: Option<u64>) -> Ask {
         Ask::Console {
             slot: "panda01".into(),
             boot,
@@ -171,7 +172,7 @@ mod tests {
         let (mut board, _) = listener.accept().await.unwrap();
         let waiting = asked(console(None, None, Some(60)));
         let (waited, ()) = tokio::join!(waiting, async {
-            current.send_modify(|current| current.boot = 3);
+            current.send_modify(|current| current.boot = BootNo::new(3));
             board.write_all(b"one\n").await.unwrap();
         });
         let Answer::Console { text, next } = waited.unwrap() else {
@@ -184,7 +185,9 @@ mod tests {
             panic!("console")
         };
         assert!(text.ends_with("Z two\n") && !text.contains("one"), "{text}");
-        let Answer::Console { text, .. } = asked(console(Some(3), None, None)).await.unwrap()
+        let Answer::Console { text, .. } = asked(console(Some(BootNo::new(3)), None, None))
+            .await
+            .unwrap()
         else {
             panic!("console")
         };
@@ -203,8 +206,11 @@ mod tests {
             keys: vec![0; MAX_KEYS + 1],
         });
         assert!(matches!(too_much.await, Err(ControlError::Refused(_))));
-        assert_eq!(next.unwrap().boot, 3);
-        match asked(console(Some(9), None, None)).await.unwrap_err() {
+        assert_eq!(next.unwrap().boot, BootNo::new(3));
+        match asked(console(Some(BootNo::new(9)), None, None))
+            .await
+            .unwrap_err()
+        {
             ControlError::Refused(reason) => assert!(reason.contains("those of [3]"), "{reason}"),
             other => panic!("{other}"),
         }

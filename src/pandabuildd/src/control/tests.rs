@@ -1,5 +1,6 @@
 //! The control socket against slots with scripted activities.
 
+use panda_slot::BootNo;
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -364,6 +365,7 @@ async fn a_slot_that_booted_an_insecure_image_is_shown_as_such_until_its_next_bo
         error: None,
     };
     for (boot, name, shown) in [(1, INSECURE, true), (2, "handshake", false)] {
+        let boot = BootNo::new(boot);
         let secrets = crate::guest::tests::secrets();
         daemon
             .ledger

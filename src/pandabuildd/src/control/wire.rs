@@ -10,6 +10,7 @@
 //!
 //! Both ends come from one release and live on one machine, so another version is refused, not guessed at.
 
+use panda_slot::BootNo;
 use serde::{Deserialize, Serialize};
 
 use crate::console::Place;
@@ -67,7 +68,7 @@ pub enum Ask {
         /// The slot.
         slot: String,
         /// In this boot only.
-        boot: Option<u64>,
+        boot: Option<BootNo>,
         /// From there on; from the last boot's, or that boot's, beginning where none is given.
         from: Option<Place>,
         /// Where there is nothing yet, wait for it, at most this long.
@@ -172,7 +173,7 @@ pub struct SlotInfo {
     /// More of it: the attempt of a reset, the build, the reason of a failure.
     pub detail: String,
     /// Its last boot's number.
-    pub boot: u64,
+    pub boot: BootNo,
     /// The running build's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub build_id: Option<String>,

@@ -1,6 +1,7 @@
 //! The front over loopback: a real listener and the real cache, ledger and slot's task; only the slot's activities
 //! are scripted.
 
+use panda_slot::AttemptNo;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -300,7 +301,7 @@ async fn builds_that_cannot_be_are_refused_in_the_protocols_words_and_change_not
     assert!(fault_of(bench.client.build(bare).await).contains(".dsc"));
     assert_eq!(fault_of(bench.client.abort().await), "nothing is building");
     assert_eq!(bench.client.status().await.unwrap().status, Status::Idle);
-    assert_eq!(bench.slot.view().slot.attempt, 0);
+    assert_eq!(bench.slot.view().slot.attempt, AttemptNo::new(0));
 }
 
 /// What a worker said of its build, as the guest keeps it.

@@ -18,14 +18,14 @@ pub async fn abort(guest: &Guest) {
     let directory = match guest.results.prepare(guest.attempt) {
         Ok(directory) => directory,
         Err(error) => {
-            tracing::error!(attempt = guest.attempt, %error, "the results cannot be opened");
+            tracing::error!(attempt = %guest.attempt, %error, "the results cannot be opened");
             return;
         }
     };
     let limit = Duration::from_millis(guest.settings.abort_ms);
     if timeout(limit, end(guest)).await.is_err() {
         tracing::info!(
-            attempt = guest.attempt,
+            attempt = %guest.attempt,
             "the worker has not ended its build in time"
         );
     }
@@ -38,7 +38,7 @@ pub async fn abort(guest: &Guest) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
-                    tracing::info!(attempt = guest.attempt, %error, "the log ends here");
+                    tracing::info!(attempt = %guest.attempt, %error, "the log ends here");
                     break;
                 }
             }
@@ -46,7 +46,7 @@ pub async fn abort(guest: &Guest) {
         log.close().await
     };
     if let Err(error) = last_words.await {
-        tracing::error!(attempt = guest.attempt, %error, "the build log cannot be written");
+        tracing::error!(attempt = %guest.attempt, %error, "the build log cannot be written");
     }
 }
 
@@ -60,7 +60,7 @@ async fn end(guest: &Guest) {
         // Not the error itself: a fault's text is the board's.
         let why = lost(&error);
         tracing::info!(
-            attempt = guest.attempt,
+            attempt = %guest.attempt,
             ?why,
             "the worker does not take the abort"
         );

@@ -114,7 +114,7 @@ async fn pull(guest: &Guest, log: &mut LogPuller) -> Result<(), Lost> {
                 }
             },
             Err(LogError::Io(error)) => {
-                tracing::error!(attempt = guest.attempt, %error, "the build log cannot be written");
+                tracing::error!(attempt = %guest.attempt, %error, "the build log cannot be written");
                 let directory = guest.results.attempt(guest.attempt);
                 if let Ok(again) = LogPuller::resume(&directory, &guest.settings).await {
                     *log = again;

@@ -87,7 +87,7 @@ impl Results {
             Ok((end, whole)) => log_tail(&end, whole).to_vec(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => {
-                tracing::warn!(%error, attempt, "the build log cannot be read");
+                tracing::warn!(%error, %attempt, "the build log cannot be read");
                 Vec::new()
             }
         }
@@ -201,18 +201,18 @@ mod tests {
     async fn a_start_keeps_only_the_attempts_that_the_slot_knows() {
         let state = tempfile::tempdir().unwrap();
         let results = Results::at(state.path(), "panda01", &[]).unwrap();
-        for attempt in [1, 2, 12] {
+        for attempt in [1, 2, 12].map(AttemptNo::new) {
             write(&results, attempt, LOG_NAME, "log\n");
         }
         fs::create_dir(state.path().join("slots/panda01/dropped-attempt-3")).unwrap();
-        let results = Results::at(state.path(), "panda01", &[2]).unwrap();
+        let results = Results::at(state.path(), "panda01", &[AttemptNo::new(2)]).unwrap();
         let left: Vec<_> = fs::read_dir(state.path().join("slots/panda01"))
             .unwrap()
             .map(|entry| entry.unwrap().file_name())
             .collect();
         assert_eq!(left, ["attempt-2"]);
-        assert_eq!(results.tail(2).await, b"log\n");
-        assert_eq!(results.tail(1).await, b"");
+        assert_eq!(results.tail(AttemptNo::new(2)).await, b"log\n");
+        assert_eq!(results.tail(AttemptNo::new(1)).await, b"");
     }
 
     #[tokio::test]
@@ -220,21 +220,39 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let results = Results::at(state.path(), "panda01", &[]).unwrap();
         let sha1 = Sha1::of(b"result");
-        write(&results, 1, &sha1.to_string(), "result");
-        write(&results, 2, &sha1.to_string(), "result");
-        assert!(results.open(1, sha1).await.unwrap().is_some());
-        results.drop_attempt(1);
-        results.drop_attempt(7);
-        assert!(results.open(1, sha1).await.unwrap().is_none());
-        assert!(results.open(2, sha1).await.unwrap().is_some());
+        write(&results, AttemptNo::new(1), &sha1.to_string(), "result");
+        write(&results, AttemptNo::new(2), &sha1.to_string(), "result");
         assert!(
             results
-                .open(2, Sha1::of(b"another"))
+                .open(AttemptNo::new(1), sha1)
+                .await
+                .unwrap()
+                .is_some()
+        );
+        results.drop_attempt(AttemptNo::new(1));
+        results.drop_attempt(AttemptNo::new(7));
+        assert!(
+            results
+                .open(AttemptNo::new(1), sha1)
                 .await
                 .unwrap()
                 .is_none()
         );
-        assert!(results.open_log(2).await.unwrap().is_none());
+        assert!(
+            results
+                .open(AttemptNo::new(2), sha1)
+                .await
+                .unwrap()
+                .is_some()
+        );
+        assert!(
+            results
+                .open(AttemptNo::new(2), Sha1::of(b"another"))
+                .await
+                .unwrap()
+                .is_none()
+        );
+        assert!(results.open_log(AttemptNo::new(2)).await.unwrap().is_none());
     }
 
     #[tokio::test]
@@ -242,8 +260,8 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let results = Results::at(state.path(), "panda01", &[]).unwrap();
         let text: String = (0..2000).map(|line| format!("line {line}\n")).collect();
-        write(&results, 1, LOG_NAME, &text);
-        let tail = String::from_utf8(results.tail(1).await).unwrap();
+        write(&results, AttemptNo::new(1), LOG_NAME, &text);
+        let tail = String::from_utf8(results.tail(AttemptNo::new(1)).await).unwrap();
         assert!(tail.len() <= 2048 && tail.len() > 2000, "{}", tail.len());
         assert!(tail.starts_with("line "), "{tail}");
         assert!(text.ends_with(&tail));
@@ -253,10 +271,10 @@ mod tests {
     fn preparing_an_attempt_removes_what_was_arriving() {
         let state = tempfile::tempdir().unwrap();
         let results = Results::at(state.path(), "panda01", &[]).unwrap();
-        write(&results, 1, ".draft-x", "half");
-        write(&results, 1, LOG_NAME, "log\n");
+        write(&results, AttemptNo::new(1), ".draft-x", "half");
+        write(&results, AttemptNo::new(1), LOG_NAME, "log\n");
         // The second `write` has prepared the directory again.
-        assert!(!results.attempt(1).join(".draft-x").exists());
-        assert!(results.log_path(1).exists());
+        assert!(!results.attempt(AttemptNo::new(1)).join(".draft-x").exists());
+        assert!(results.log_path(AttemptNo::new(1)).exists());
     }
 }

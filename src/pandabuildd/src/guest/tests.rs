@@ -64,7 +64,7 @@ async fn board_with(toy: Arc<Toy>, settings: GuestSettings) -> Board {
     let guest = Guest {
         link,
         results,
-        attempt: 3,
+        attempt: AttemptNo::new(3),
         build_id: build_id(),
         settings,
     };
@@ -257,12 +257,12 @@ async fn a_build_is_followed_to_its_end_with_its_log_sanitised() {
     };
     let (followed, ()) = tokio::join!(follow(&board.guest), script);
     followed.unwrap();
-    let log = fs::read_to_string(board.guest.results.log_path(3)).unwrap();
+    let log = fs::read_to_string(board.guest.results.log_path(AttemptNo::new(3))).unwrap();
     assert_eq!(log, "deb http://ppa.example/ubuntu\nhalf a line\n");
 
     let outcome = collect(&board.guest).await.unwrap();
     assert_eq!(outcome, Outcome::bare(BuildStatus::PackageFail));
-    let log = fs::read_to_string(board.guest.results.log_path(3)).unwrap();
+    let log = fs::read_to_string(board.guest.results.log_path(AttemptNo::new(3))).unwrap();
     assert_eq!(log, "deb http://ppa.example/ubuntu\nhalf a line\nlast");
 }
 

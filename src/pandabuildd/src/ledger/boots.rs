@@ -8,7 +8,9 @@ use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, par
 
 use super::grade::Grade;
 use super::records::{BootHistory, BootSecrets, MAX_TEXT, Step};
-use super::{KEPT_BOOTS, LedgerError, MAX_STEPS, number, reading, writing};
+use super::{
+    KEPT_BOOTS, LedgerError, MAX_STEPS, attempt_of, boot_number, boot_of, number, reading, writing,
+};
 
 pub(super) fn begin(
     db: &mut Connection,
@@ -22,7 +24,7 @@ pub(super) fn begin(
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             params![
                 slot,
-                number(boot),
+                boot_number(boot),
                 secrets.id,
                 secrets.image.to_string(),
                 now_unix_ms(),
@@ -51,7 +53,7 @@ pub(super) fn secrets(
         .query_row(
             "SELECT id, image, certificate, key FROM boot
              WHERE slot = ?1 AND boot = ?2 AND certificate IS NOT NULL AND key IS NOT NULL",
-            params![slot, number(boot)],
+            params![slot, boot_number(boot)],
             |row| {
                 let image: String = row.get(1)?;
                 Ok((row.get(0)?, image, row.get(2)?, row.get(3)?))
@@ -84,7 +86,7 @@ pub(super) fn record_step(
            AND (SELECT count(*) FROM step WHERE slot = ?1 AND boot = ?2) < ?9",
         params![
             slot,
-            number(boot),
+            boot_number(boot),
             cut(&step.name),
             step.at_unix_ms,
             number(step.elapsed_ms),
@@ -115,7 +117,7 @@ pub(super) fn history(
         .map_err(reading)?;
     rows.map(|row| {
         let (slot, boot, id, image, began_unix_ms) = row.map_err(reading)?;
-        let boot = BootNo::try_from(boot).map_err(|_| damaged(&slot, 0))?;
+        let boot = boot_of(boot).ok_or_else(|| damaged(&slot, BootNo::NONE))?;
         Ok(BootHistory {
             image: image.parse::<Sha256>().map_err(|_| damaged(&slot, boot))?,
             attempts: attempts(db, &slot, boot)?,
@@ -146,9 +148,9 @@ fn attempts(db: &Connection, slot: &str, boot: BootNo) -> Result<Vec<AttemptNo>,
         .prepare("SELECT attempt FROM attempt WHERE slot = ?1 AND boot = ?2 ORDER BY attempt")
         .map_err(reading)?;
     let rows = statement
-        .query_map(params![slot, number(boot)], |row| row.get::<_, i64>(0))
+        .query_map(params![slot, boot_number(boot)], |row| row.get::<_, i64>(0))
         .map_err(reading)?;
-    rows.map(|row| AttemptNo::try_from(row.map_err(reading)?).map_err(|_| damaged(slot, boot)))
+    rows.map(|row| attempt_of(row.map_err(reading)?).ok_or_else(|| damaged(slot, boot)))
         .collect()
 }
 
@@ -160,7 +162,7 @@ fn steps(db: &Connection, slot: &str, boot: BootNo) -> Result<Vec<Step>, LedgerE
         )
         .map_err(reading)?;
     let rows = statement
-        .query_map(params![slot, number(boot)], |row| {
+        .query_map(params![slot, boot_number(boot)], |row| {
             let (elapsed, grade): (i64, Option<String>) = (row.get(2)?, row.get(4)?);
             let step = Step {
                 name: row.get(0)?,

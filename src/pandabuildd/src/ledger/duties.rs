@@ -3,13 +3,13 @@
 use panda_slot::AttemptNo;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{LedgerError, number, reading, writing};
+use super::{LedgerError, attempt_number, attempt_of, reading, writing};
 
 pub(super) fn begin(db: &Connection, slot: &str, attempt: AttemptNo) -> Result<(), LedgerError> {
     db.execute(
         "INSERT INTO duty (slot, attempt) VALUES (?1, ?2)
          ON CONFLICT (slot) DO UPDATE SET attempt = excluded.attempt",
-        params![slot, number(attempt)],
+        params![slot, attempt_number(attempt)],
     )
     .map(|_| ())
     .map_err(writing)
@@ -24,7 +24,7 @@ pub(super) fn load(db: &Connection, slot: &str) -> Result<Option<AttemptNo>, Led
         .map_err(reading)?;
     attempt
         .map(|attempt| {
-            AttemptNo::try_from(attempt).map_err(|_| LedgerError::Damaged {
+            attempt_of(attempt).ok_or_else(|| LedgerError::Damaged {
                 what: format!("the duty of slot {slot}"),
             })
         })

@@ -382,6 +382,26 @@ fn number(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
+/// A boot's number, as [`number`].
+fn boot_number(boot: BootNo) -> i64 {
+    number(boot.get())
+}
+
+/// An attempt's number, as [`number`].
+fn attempt_number(attempt: AttemptNo) -> i64 {
+    number(attempt.get())
+}
+
+/// The number of a boot in a row; none where it cannot be one.
+fn boot_of(number: i64) -> Option<BootNo> {
+    u64::try_from(number).ok().map(BootNo::new)
+}
+
+/// The number of an attempt in a row; none where it cannot be one.
+fn attempt_of(number: i64) -> Option<AttemptNo> {
+    u64::try_from(number).ok().map(AttemptNo::new)
+}
+
 fn reading(source: rusqlite::Error) -> LedgerError {
     LedgerError::Sqlite {
         doing: "read",

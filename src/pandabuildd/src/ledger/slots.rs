@@ -6,7 +6,9 @@ use panda_slot::{AttemptNo, Board, Slot};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::records::{AttemptRecord, NewAttempt};
-use super::{KEPT_BOOTS, LedgerError, number, reading, writing};
+use super::{
+    KEPT_BOOTS, LedgerError, attempt_number, boot_number, boot_of, number, reading, writing,
+};
 
 /// What a build's arguments may be when they are read back: more than the front ever lets in.
 const CALL_LIMITS: xml::Limits = xml::Limits {
@@ -49,7 +51,12 @@ pub(super) fn commit(
         if let (Some(new), Some(call)) = (accepted, &call) {
             transaction.execute(
                 "INSERT INTO attempt (slot, attempt, boot, call) VALUES (?1, ?2, ?3, ?4)",
-                params![name, number(new.attempt), number(slot.boot), call],
+                params![
+                    name,
+                    attempt_number(new.attempt),
+                    boot_number(slot.boot),
+                    call
+                ],
             )?;
         }
         forget(&transaction, name, slot)?;
@@ -63,11 +70,11 @@ pub(super) fn commit(
 /// Keeps in step with the state what hangs on it: the boot of the build that the slot has; no arguments
 /// of any other build; no keys of boots that are over; not too many attempts.
 fn forget(transaction: &Transaction<'_>, name: &str, slot: &Slot) -> rusqlite::Result<()> {
-    let live = slot.live().map(|build| number(build.attempt));
+    let live = slot.live().map(|build| attempt_number(build.attempt));
     if let Some(attempt) = live {
         transaction.execute(
             "UPDATE attempt SET boot = ?3 WHERE slot = ?1 AND attempt = ?2",
-            params![name, attempt, number(slot.boot)],
+            params![name, attempt, boot_number(slot.boot)],
         )?;
     }
     transaction.execute(
@@ -79,7 +86,7 @@ fn forget(transaction: &Transaction<'_>, name: &str, slot: &Slot) -> rusqlite::R
         "DELETE FROM attempt WHERE slot = ?1 AND attempt <= ?2",
         params![
             name,
-            number(slot.attempt.saturating_sub(u64::from(KEPT_BOOTS)))
+            number(slot.attempt.get().saturating_sub(u64::from(KEPT_BOOTS)))
         ],
     )?;
     let powered = match &slot.board {
@@ -90,7 +97,7 @@ fn forget(transaction: &Transaction<'_>, name: &str, slot: &Slot) -> rusqlite::R
         | Board::Trial { .. }
         | Board::Fresh { .. }
         | Board::Used { .. }
-        | Board::Rejoining(_) => Some(number(slot.boot)),
+        | Board::Rejoining(_) => Some(boot_number(slot.boot)),
     };
     transaction.execute(
         "UPDATE boot SET key = NULL, certificate = NULL
@@ -108,7 +115,7 @@ pub(super) fn attempt(
     let row: Option<(i64, Option<String>)> = db
         .query_row(
             "SELECT boot, call FROM attempt WHERE slot = ?1 AND attempt = ?2",
-            params![slot, number(attempt)],
+            params![slot, attempt_number(attempt)],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )
         .optional()
@@ -121,7 +128,7 @@ pub(super) fn attempt(
     };
     Ok(Some(AttemptRecord {
         attempt,
-        boot: u64::try_from(boot).map_err(|_| damaged())?,
+        boot: boot_of(boot).ok_or_else(damaged)?,
         call: call
             .map(|text| decode(&text).ok_or_else(damaged))
             .transpose()?,
@@ -135,7 +142,7 @@ pub(super) fn end_attempt(
 ) -> Result<(), LedgerError> {
     db.execute(
         "UPDATE attempt SET call = NULL WHERE slot = ?1 AND attempt = ?2",
-        params![slot, number(attempt)],
+        params![slot, attempt_number(attempt)],
     )
     .map(|_| ())
     .map_err(writing)

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use dxr::Value;
 use panda_protocol::digest::{Sha1, Sha256};
 use panda_protocol::launchpad::{BuildCall, BuildId};
-use panda_slot::{Board, Build, Errand, FailureKind, Phase, Slot};
+use panda_slot::{AttemptNo, Board, BootNo, Build, Errand, FailureKind, Phase, Slot};
 
 use super::{BootSecrets, Grade, KEPT_BOOTS, Ledger, LedgerError, MAX_STEPS, NewAttempt, Step};
 
@@ -52,6 +52,7 @@ fn call() -> BuildCall {
 }
 
 fn used(boot: u64, attempt: u64) -> Slot {
+    let (boot, attempt) = (BootNo::new(boot), AttemptNo::new(attempt));
     let build = Build {
         attempt,
         build_id: build_id(),
@@ -72,8 +73,8 @@ fn used(boot: u64, attempt: u64) -> Slot {
 
 fn cutting(boot: u64, attempt: u64) -> Slot {
     Slot {
-        boot,
-        attempt,
+        boot: BootNo::new(boot),
+        attempt: AttemptNo::new(attempt),
         ..Slot::new()
     }
 }
@@ -144,7 +145,7 @@ async fn an_accepted_builds_arguments_come_back_as_they_were_and_follow_its_boot
     let dir = dir();
     let ledger = Ledger::open(&dir.path).unwrap();
     let accepted = NewAttempt {
-        attempt: 1,
+        attempt: AttemptNo::new(1),
         call: call(),
     };
     ledger
@@ -153,13 +154,23 @@ async fn an_accepted_builds_arguments_come_back_as_they_were_and_follow_its_boot
         .unwrap();
     drop(ledger);
     let ledger = Ledger::open(&dir.path).unwrap();
-    let record = ledger.attempt("panda01", 1).await.unwrap().unwrap();
+    let record = ledger
+        .attempt("panda01", AttemptNo::new(1))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(
         (record.attempt, record.boot, record.call),
-        (1, 3, Some(call()))
+        (AttemptNo::new(1), BootNo::new(3), Some(call()))
     );
-    assert_eq!(ledger.attempt("panda01", 2).await.unwrap(), None);
-    assert_eq!(ledger.attempt("panda02", 1).await.unwrap(), None);
+    assert_eq!(
+        ledger.attempt("panda01", AttemptNo::new(2)).await.unwrap(),
+        None
+    );
+    assert_eq!(
+        ledger.attempt("panda02", AttemptNo::new(1)).await.unwrap(),
+        None
+    );
 
     let Board::Used { build, .. } = used(3, 1).board else {
         unreachable!()
@@ -180,8 +191,12 @@ async fn an_accepted_builds_arguments_come_back_as_they_were_and_follow_its_boot
         )
         .await
         .unwrap();
-    let record = ledger.attempt("panda01", 1).await.unwrap().unwrap();
-    assert_eq!((record.boot, record.call), (4, Some(call())));
+    let record = ledger
+        .attempt("panda01", AttemptNo::new(1))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((record.boot, record.call), (BootNo::new(4), Some(call())));
 }
 
 #[tokio::test]
@@ -189,7 +204,7 @@ async fn a_builds_passwords_are_forgotten_with_the_commit_that_ends_it() {
     let dir = dir();
     let ledger = Ledger::open(&dir.path).unwrap();
     let accepted = NewAttempt {
-        attempt: 1,
+        attempt: AttemptNo::new(1),
         call: call(),
     };
     ledger
@@ -200,8 +215,12 @@ async fn a_builds_passwords_are_forgotten_with_the_commit_that_ends_it() {
         .commit("panda01", &cutting(4, 1), None)
         .await
         .unwrap();
-    let record = ledger.attempt("panda01", 1).await.unwrap().unwrap();
-    assert_eq!((record.boot, record.call), (3, None));
+    let record = ledger
+        .attempt("panda01", AttemptNo::new(1))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((record.boot, record.call), (BootNo::new(3), None));
     drop(ledger);
     assert_gone(&dir.path, PASSWORD);
 }
@@ -211,16 +230,24 @@ async fn an_ended_attempts_arguments_are_forgotten_on_request_too() {
     let dir = dir();
     let ledger = Ledger::open(&dir.path).unwrap();
     let accepted = NewAttempt {
-        attempt: 1,
+        attempt: AttemptNo::new(1),
         call: call(),
     };
     ledger
         .commit("panda01", &used(3, 1), Some(accepted))
         .await
         .unwrap();
-    ledger.end_attempt("panda01", 1).await.unwrap();
+    ledger
+        .end_attempt("panda01", AttemptNo::new(1))
+        .await
+        .unwrap();
     assert_eq!(
-        ledger.attempt("panda01", 1).await.unwrap().unwrap().call,
+        ledger
+            .attempt("panda01", AttemptNo::new(1))
+            .await
+            .unwrap()
+            .unwrap()
+            .call,
         None
     );
 }
@@ -231,7 +258,7 @@ async fn a_commit_that_fails_changes_nothing() {
     let ledger = Ledger::open(&dir.path).unwrap();
     let accepted = || {
         Some(NewAttempt {
-            attempt: 1,
+            attempt: AttemptNo::new(1),
             call: call(),
         })
     };
@@ -246,7 +273,15 @@ async fn a_commit_that_fails_changes_nothing() {
         .unwrap_err();
     assert!(matches!(error, LedgerError::Sqlite { .. }), "{error:?}");
     assert_eq!(ledger.load_slot("panda01").await.unwrap(), Some(used(3, 1)));
-    assert_eq!(ledger.attempt("panda01", 1).await.unwrap().unwrap().boot, 3);
+    assert_eq!(
+        ledger
+            .attempt("panda01", AttemptNo::new(1))
+            .await
+            .unwrap()
+            .unwrap()
+            .boot,
+        BootNo::new(3)
+    );
     assert!(!format!("{error} {error:?}").contains(PASSWORD));
 }
 
@@ -259,11 +294,11 @@ async fn a_boots_key_lives_as_long_as_its_boot() {
         .await
         .unwrap();
     ledger
-        .begin_boot("panda01", 1, secrets("a1"))
+        .begin_boot("panda01", BootNo::new(1), secrets("a1"))
         .await
         .unwrap();
     ledger
-        .begin_boot("panda02", 1, secrets("b1"))
+        .begin_boot("panda02", BootNo::new(1), secrets("b1"))
         .await
         .unwrap();
     let fresh = Slot {
@@ -272,7 +307,10 @@ async fn a_boots_key_lives_as_long_as_its_boot() {
     };
     ledger.commit("panda01", &fresh, None).await.unwrap();
     assert_eq!(
-        ledger.boot_secrets("panda01", 1).await.unwrap(),
+        ledger
+            .boot_secrets("panda01", BootNo::new(1))
+            .await
+            .unwrap(),
         Some(secrets("a1"))
     );
 
@@ -280,14 +318,23 @@ async fn a_boots_key_lives_as_long_as_its_boot() {
         .commit("panda01", &cutting(2, 0), None)
         .await
         .unwrap();
-    assert_eq!(ledger.boot_secrets("panda01", 1).await.unwrap(), None);
     assert_eq!(
-        ledger.boot_secrets("panda02", 1).await.unwrap(),
+        ledger
+            .boot_secrets("panda01", BootNo::new(1))
+            .await
+            .unwrap(),
+        None
+    );
+    assert_eq!(
+        ledger
+            .boot_secrets("panda02", BootNo::new(1))
+            .await
+            .unwrap(),
         Some(secrets("b1"))
     );
 
     ledger
-        .begin_boot("panda01", 2, secrets("a2"))
+        .begin_boot("panda01", BootNo::new(2), secrets("a2"))
         .await
         .unwrap();
     let board = Board::Failed {
@@ -305,7 +352,13 @@ async fn a_boots_key_lives_as_long_as_its_boot() {
         )
         .await
         .unwrap();
-    assert_eq!(ledger.boot_secrets("panda01", 2).await.unwrap(), None);
+    assert_eq!(
+        ledger
+            .boot_secrets("panda01", BootNo::new(2))
+            .await
+            .unwrap(),
+        None
+    );
     ledger
         .commit(
             "panda02",
@@ -335,15 +388,15 @@ async fn a_boot_number_is_never_used_twice() {
     let dir = dir();
     let ledger = Ledger::open(&dir.path).unwrap();
     ledger
-        .begin_boot("panda01", 1, secrets("a1"))
+        .begin_boot("panda01", BootNo::new(1), secrets("a1"))
         .await
         .unwrap();
     ledger
-        .begin_boot("panda01", 1, secrets("a2"))
+        .begin_boot("panda01", BootNo::new(1), secrets("a2"))
         .await
         .unwrap_err();
     ledger
-        .begin_boot("panda01", 2, secrets("a1"))
+        .begin_boot("panda01", BootNo::new(2), secrets("a1"))
         .await
         .unwrap_err();
 }
@@ -353,15 +406,15 @@ async fn a_boots_chain_is_told_with_its_steps_in_order_newest_boot_first() {
     let dir = dir();
     let ledger = Ledger::open(&dir.path).unwrap();
     ledger
-        .begin_boot("panda01", 1, secrets("a1"))
+        .begin_boot("panda01", BootNo::new(1), secrets("a1"))
         .await
         .unwrap();
     ledger
-        .begin_boot("panda02", 1, secrets("b1"))
+        .begin_boot("panda02", BootNo::new(1), secrets("b1"))
         .await
         .unwrap();
     ledger
-        .begin_boot("panda01", 2, secrets("a2"))
+        .begin_boot("panda01", BootNo::new(2), secrets("a2"))
         .await
         .unwrap();
     let cut = Step {
@@ -372,14 +425,24 @@ async fn a_boots_chain_is_told_with_its_steps_in_order_newest_boot_first() {
         error: Some("nothing came".to_owned()),
         ..step("rom")
     };
-    ledger.record_step("panda01", 2, cut.clone()).await.unwrap();
-    ledger.record_step("panda01", 2, rom.clone()).await.unwrap();
     ledger
-        .record_step("panda01", 3, step("of a boot that never began"))
+        .record_step("panda01", BootNo::new(2), cut.clone())
+        .await
+        .unwrap();
+    ledger
+        .record_step("panda01", BootNo::new(2), rom.clone())
+        .await
+        .unwrap();
+    ledger
+        .record_step(
+            "panda01",
+            BootNo::new(3),
+            step("of a boot that never began"),
+        )
         .await
         .unwrap();
     let accepted = NewAttempt {
-        attempt: 1,
+        attempt: AttemptNo::new(1),
         call: call(),
     };
     ledger
@@ -394,7 +457,7 @@ async fn a_boots_chain_is_told_with_its_steps_in_order_newest_boot_first() {
     assert_eq!(ids, ["a2", "b1", "a1"]);
     assert_eq!(
         (all[0].slot.as_str(), all[0].boot, &all[0].attempts[..]),
-        ("panda01", 2, &[1][..])
+        ("panda01", BootNo::new(2), &[AttemptNo::new(1)][..])
     );
     assert_eq!(all[0].steps, [cut, rom]);
     assert_eq!(all[0].image, Sha256::of(b"image"));
@@ -410,7 +473,7 @@ async fn a_steps_texts_are_cut_between_characters() {
     let dir = dir();
     let ledger = Ledger::open(&dir.path).unwrap();
     ledger
-        .begin_boot("panda01", 1, secrets("a1"))
+        .begin_boot("panda01", BootNo::new(1), secrets("a1"))
         .await
         .unwrap();
     let long = format!("x{}", "é".repeat(2_000));
@@ -419,7 +482,10 @@ async fn a_steps_texts_are_cut_between_characters() {
         error: Some(long),
         ..step("rom")
     };
-    ledger.record_step("panda01", 1, step).await.unwrap();
+    ledger
+        .record_step("panda01", BootNo::new(1), step)
+        .await
+        .unwrap();
     let boots = ledger.boots(None, 1).await.unwrap();
     let cut = format!("x{}", "é".repeat(1_023));
     assert_eq!(boots[0].steps[0].detail, cut);
@@ -431,12 +497,16 @@ async fn only_so_many_steps_boots_and_attempts_are_kept_for_each_slot() {
     let dir = dir();
     let ledger = Ledger::open(&dir.path).unwrap();
     ledger
-        .begin_boot("panda02", 1, secrets("other"))
+        .begin_boot("panda02", BootNo::new(1), secrets("other"))
         .await
         .unwrap();
-    ledger.record_step("panda02", 1, step("cut")).await.unwrap();
+    ledger
+        .record_step("panda02", BootNo::new(1), step("cut"))
+        .await
+        .unwrap();
     let last = u64::from(KEPT_BOOTS) + 5;
-    for boot in 1..=last {
+    for number in 1..=last {
+        let boot = BootNo::new(number);
         ledger
             .begin_boot("panda01", boot, secrets(&format!("a{boot}")))
             .await
@@ -446,27 +516,36 @@ async fn only_so_many_steps_boots_and_attempts_are_kept_for_each_slot() {
             .await
             .unwrap();
         let accepted = NewAttempt {
-            attempt: boot,
+            attempt: AttemptNo::new(number),
             call: call(),
         };
         ledger
-            .commit("panda01", &used(boot, boot), Some(accepted))
+            .commit("panda01", &used(number, number), Some(accepted))
             .await
             .unwrap();
     }
     for _ in 0..MAX_STEPS + 5 {
         ledger
-            .record_step("panda01", last, step("rom"))
+            .record_step("panda01", BootNo::new(last), step("rom"))
             .await
             .unwrap();
     }
     let boots = ledger.boots(Some("panda01"), 1000).await.unwrap();
-    let numbers: Vec<u64> = boots.iter().map(|boot| boot.boot).collect();
+    let numbers: Vec<u64> = boots.iter().map(|boot| boot.boot.get()).collect();
     assert_eq!(numbers, (6..=last).rev().collect::<Vec<u64>>());
     assert_eq!(boots[0].steps.len(), MAX_STEPS as usize);
     assert!(boots[1..].iter().all(|boot| boot.steps.len() == 1));
-    assert_eq!(ledger.attempt("panda01", 5).await.unwrap(), None);
-    assert!(ledger.attempt("panda01", 6).await.unwrap().is_some());
+    assert_eq!(
+        ledger.attempt("panda01", AttemptNo::new(5)).await.unwrap(),
+        None
+    );
+    assert!(
+        ledger
+            .attempt("panda01", AttemptNo::new(6))
+            .await
+            .unwrap()
+            .is_some()
+    );
     assert_eq!(
         ledger.boots(Some("panda02"), 9).await.unwrap()[0]
             .steps
@@ -562,10 +641,10 @@ fn kill_9_loses_nothing_that_was_committed() {
     let ledger = Ledger::open(&dir.path).unwrap();
     let found = ledger.load_slot_now("panda01").unwrap();
     assert!(
-        found.boot >= said,
+        found.boot >= BootNo::new(said),
         "{} was committed, {} was found",
         said,
         found.boot
     );
-    assert_eq!(found, cutting(found.boot, 0));
+    assert_eq!(found, cutting(found.boot.get(), 0));
 }

@@ -77,7 +77,7 @@ pub(super) fn start(
         view,
         running: None,
         callers: HashMap::new(),
-        last_call: 0,
+        last_call: CallId::default(),
         clean_due: None,
         retry_due: None,
         cut_waits: None,
@@ -197,7 +197,7 @@ impl Task {
     }
 
     async fn take_call(&mut self, ask: Ask, reply: oneshot::Sender<Answer>) {
-        self.last_call += 1;
+        self.last_call = self.last_call.next();
         let call = self.last_call;
         if self.unwritten.is_some() {
             return self.reply(reply, Answer::Refused(Refusal::NotRecorded));
@@ -266,7 +266,7 @@ impl Task {
     fn show(&mut self, next: Slot) {
         let moved = self.slot.board.name() != next.board.name() || self.slot.boot != next.boot;
         if moved {
-            tracing::info!(slot = %self.name, boot = next.boot, board = next.board.name());
+            tracing::info!(slot = %self.name, boot = %next.boot, board = next.board.name());
         }
         self.slot = next;
         let fault = self.fault();

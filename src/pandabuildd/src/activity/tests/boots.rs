@@ -6,16 +6,31 @@ use super::*;
 async fn a_reset_ends_with_a_proof_over_this_boots_own_certificate() {
     let mut rack = rack();
     let mut daemon = rack.start().await;
-    assert_eq!(daemon.reset(1).await, Event::Proved { boot: 1 });
+    assert_eq!(
+        daemon.reset(BootNo::new(1)).await,
+        Event::Proved {
+            boot: BootNo::new(1)
+        }
+    );
     assert_eq!(
         daemon.activities.report().unwrap().build_types,
         ["binarypackage"]
     );
-    let first = rack.ledger.boot_secrets(SLOT, 1).await.unwrap().unwrap();
+    let first = rack
+        .ledger
+        .boot_secrets(SLOT, BootNo::new(1))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(daemon.activities.report().unwrap().boot, first.id);
 
     drop(rack.agents.recv().await);
-    assert_eq!(daemon.reset(2).await, Event::Proved { boot: 2 });
+    assert_eq!(
+        daemon.reset(BootNo::new(2)).await,
+        Event::Proved {
+            boot: BootNo::new(2)
+        }
+    );
     let boots = rack.ledger.boots(Some(SLOT), 10).await.unwrap();
     assert_eq!(boots.len(), 2);
     assert_ne!(boots[0].id, boots[1].id);
@@ -44,12 +59,23 @@ async fn a_reset_ends_with_a_proof_over_this_boots_own_certificate() {
 async fn a_boot_without_an_evidenced_cut_of_its_own_is_refused() {
     let rack = rack();
     let mut daemon = rack.start().await;
-    daemon.start(Activity::Boot { boot: 1 });
+    daemon.start(Activity::Boot {
+        boot: BootNo::new(1),
+    });
     failed(daemon.next().await, "no evidenced cut precedes this boot");
 
-    daemon.start(Activity::Cut { boot: 2 });
-    assert_eq!(daemon.next().await, Event::CutSeen { boot: 2 });
-    daemon.start(Activity::Boot { boot: 3 });
+    daemon.start(Activity::Cut {
+        boot: BootNo::new(2),
+    });
+    assert_eq!(
+        daemon.next().await,
+        Event::CutSeen {
+            boot: BootNo::new(2)
+        }
+    );
+    daemon.start(Activity::Boot {
+        boot: BootNo::new(3),
+    });
     failed(daemon.next().await, "no evidenced cut precedes this boot");
     assert_eq!(rack.board.power(), PowerState::Off);
 }
@@ -60,7 +86,7 @@ async fn an_agent_that_reports_another_boot_fails_the_handshake() {
     *rack.toy.reports.lock().unwrap() = Some(identity::new_boot_id().unwrap());
     let mut daemon = rack.start().await;
     failed(
-        daemon.reset(1).await,
+        daemon.reset(BootNo::new(1)).await,
         "handshake: the agent's report names another boot",
     );
 }
@@ -78,7 +104,12 @@ async fn a_board_tells_its_own_steps_and_whether_its_image_is_insecure() {
         vec![FIXED_DISK_KEY.to_owned()],
     );
     let mut daemon = rack.start().await;
-    assert_eq!(daemon.reset(1).await, Event::Proved { boot: 1 });
+    assert_eq!(
+        daemon.reset(BootNo::new(1)).await,
+        Event::Proved {
+            boot: BootNo::new(1)
+        }
+    );
     let boots = rack.ledger.boots(Some(SLOT), 1).await.unwrap();
     let told: Vec<_> = boots[0]
         .steps
@@ -136,7 +167,7 @@ async fn a_board_that_dies_while_it_boots_is_not_waited_for() {
         .start_on(power, port, boot, GuestSettings::default())
         .await;
     failed(
-        daemon.reset(1).await,
+        daemon.reset(BootNo::new(1)).await,
         "handshake: the board fell silent while it booted: nothing was heard of it for 100ms",
     );
 }
@@ -148,7 +179,7 @@ async fn a_board_that_fails_names_its_step_at_once() {
         Some(("rootfs".to_owned(), "it has another digest".to_owned()));
     let mut daemon = rack.start().await;
     failed(
-        daemon.reset(1).await,
+        daemon.reset(BootNo::new(1)).await,
         "handshake: the board failed at its step \"rootfs\": it has another digest",
     );
 }
@@ -159,7 +190,7 @@ async fn an_agent_for_another_architecture_fails_the_handshake() {
     rack.image = Arc::new(image(rack.state.path(), "armhf"));
     let mut daemon = rack.start().await;
     failed(
-        daemon.reset(1).await,
+        daemon.reset(BootNo::new(1)).await,
         "handshake: the agent announces a worker for amd64, and the image's manifest says armhf",
     );
 }
@@ -170,7 +201,7 @@ async fn a_worker_that_is_busy_right_after_its_boot_fails_the_proof() {
     rack.toy.say(building());
     let mut daemon = rack.start().await;
     failed(
-        daemon.reset(1).await,
+        daemon.reset(BootNo::new(1)).await,
         "proof: link: the worker was given no build, and says BUILDING",
     );
 }
@@ -197,7 +228,7 @@ async fn a_rom_while_the_agent_is_awaited_means_that_the_board_has_restarted() {
     });
     let mut daemon = rack.start().await;
     failed(
-        daemon.reset(1).await,
+        daemon.reset(BootNo::new(1)).await,
         "handshake: a boot ROM came to the port",
     );
 }
@@ -211,6 +242,6 @@ async fn a_rom_while_the_worker_is_asked_means_that_the_board_has_restarted() {
         rack.toy.until_called("status", 1).await;
         rack.board.put(rom(2));
     };
-    let (event, ()) = tokio::join!(daemon.reset(1), restart);
+    let (event, ()) = tokio::join!(daemon.reset(BootNo::new(1)), restart);
     failed(event, "proof: a boot ROM came to the port");
 }

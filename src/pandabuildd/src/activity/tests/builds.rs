@@ -6,18 +6,18 @@ use super::*;
 async fn a_build_goes_from_dispatch_to_collected_results() {
     let rack = rack();
     let mut daemon = rack.start().await;
-    daemon.reset(1).await;
-    rack.accept(1).await;
+    daemon.reset(BootNo::new(1)).await;
+    rack.accept(BootNo::new(1)).await;
     daemon.start(Activity::Guest {
-        boot: 1,
-        attempt: 1,
+        boot: BootNo::new(1),
+        attempt: AttemptNo::new(1),
         acknowledged: false,
     });
     assert_eq!(
         daemon.next().await,
         Event::Acknowledged {
-            attempt: 1,
-            boot: 1
+            attempt: AttemptNo::new(1),
+            boot: BootNo::new(1)
         }
     );
     rack.toy.has("buildlog", b"log\n");
@@ -35,19 +35,19 @@ async fn a_build_goes_from_dispatch_to_collected_results() {
     assert_eq!(
         daemon.next().await,
         Event::Finished {
-            attempt: 1,
-            boot: 1
+            attempt: AttemptNo::new(1),
+            boot: BootNo::new(1)
         }
     );
     daemon.start(Activity::Collect {
-        boot: 1,
-        attempt: 1,
+        boot: BootNo::new(1),
+        attempt: AttemptNo::new(1),
     });
     assert_eq!(
         daemon.next().await,
         Event::Collected {
-            attempt: 1,
-            boot: 1,
+            attempt: AttemptNo::new(1),
+            boot: BootNo::new(1),
             outcome
         }
     );
@@ -57,9 +57,9 @@ async fn a_build_goes_from_dispatch_to_collected_results() {
         std::fs::read(directory.join("attempt-1").join(deb.to_string())).unwrap(),
         b"deb"
     );
-    daemon.activities.build_ended(1);
+    daemon.activities.build_ended(AttemptNo::new(1));
     assert_eq!(*rack.inputs.released.lock().unwrap(), [SLOT]);
-    daemon.activities.drop_kept(1);
+    daemon.activities.drop_kept(AttemptNo::new(1));
     assert!(!names(&directory).contains(&"attempt-1".to_owned()));
 }
 
@@ -67,52 +67,66 @@ async fn a_build_goes_from_dispatch_to_collected_results() {
 async fn the_next_daemon_rejoins_a_board_that_proves_the_same_boot() {
     let rack = rack();
     let mut daemon = rack.start().await;
-    daemon.reset(1).await;
-    rack.accept(1).await;
+    daemon.reset(BootNo::new(1)).await;
+    rack.accept(BootNo::new(1)).await;
     rack.toy.say(building());
     drop(daemon);
 
     let mut daemon = rack.start().await;
-    rack.commit(1, Board::Rejoining(Rejoin::Running(build())), None)
-        .await;
-    let proving = daemon.start(Activity::Prove { boot: 1 });
-    assert_eq!(daemon.next().await, Event::Proved { boot: 1 });
+    rack.commit(
+        BootNo::new(1),
+        Board::Rejoining(Rejoin::Running(build())),
+        None,
+    )
+    .await;
+    let proving = daemon.start(Activity::Prove {
+        boot: BootNo::new(1),
+    });
+    assert_eq!(
+        daemon.next().await,
+        Event::Proved {
+            boot: BootNo::new(1)
+        }
+    );
     assert!(daemon.activities.report().is_some());
     proving.abort();
     // Not known to be acknowledged, and the worker has it already: it is asked, and not told twice.
     daemon.start(Activity::Guest {
-        boot: 1,
-        attempt: 1,
+        boot: BootNo::new(1),
+        attempt: AttemptNo::new(1),
         acknowledged: false,
     });
     while daemon.next().await
         != (Event::Acknowledged {
-            attempt: 1,
-            boot: 1,
+            attempt: AttemptNo::new(1),
+            boot: BootNo::new(1),
         })
     {}
     rack.toy.say(waiting(BuildStatus::PackageFail));
     assert_eq!(
         daemon.next().await,
         Event::Finished {
-            attempt: 1,
-            boot: 1
+            attempt: AttemptNo::new(1),
+            boot: BootNo::new(1)
         }
     );
     assert!(!rack.toy.called().contains(&"build".to_owned()));
 
     // As a board that waits for a build it would have to be idle.
-    rack.commit(1, Board::Rejoining(Rejoin::Fresh { n: 1 }), None)
-        .await;
-    daemon.start(Activity::Prove { boot: 1 });
+    rack.commit(
+        BootNo::new(1),
+        Board::Rejoining(Rejoin::Fresh { n: 1 }),
+        None,
+    )
+    .await;
+    daemon.start(Activity::Prove {
+        boot: BootNo::new(1),
+    });
     let event = daemon.next().await;
     assert!(
         matches!(
             event,
-            Event::Lost {
-                boot: 1,
-                why: Lost::Lied(_)
-            }
+            Event::Lost { boot, why: Lost::Lied(_) } if boot == BootNo::new(1)
         ),
         "{event:?}"
     );
@@ -122,12 +136,12 @@ async fn the_next_daemon_rejoins_a_board_that_proves_the_same_boot() {
 async fn a_rom_that_nobody_awaits_ends_builds_and_proofs() {
     let rack = rack();
     let mut daemon = rack.start().await;
-    daemon.reset(1).await;
-    rack.accept(1).await;
+    daemon.reset(BootNo::new(1)).await;
+    rack.accept(BootNo::new(1)).await;
     rack.toy.say(building());
     daemon.start(Activity::Guest {
-        boot: 1,
-        attempt: 1,
+        boot: BootNo::new(1),
+        attempt: AttemptNo::new(1),
         acknowledged: true,
     });
     rack.toy.until_called("status", 3).await;
@@ -135,27 +149,29 @@ async fn a_rom_that_nobody_awaits_ends_builds_and_proofs() {
     assert_eq!(
         daemon.next().await,
         Event::Lost {
-            boot: 1,
+            boot: BootNo::new(1),
             why: Lost::Rebooted
         }
     );
     // It is there already when the next activity begins.
-    daemon.start(Activity::Prove { boot: 1 });
-    assert_eq!(
-        daemon.next().await,
-        Event::Lost {
-            boot: 1,
-            why: Lost::Rebooted
-        }
-    );
-    daemon.start(Activity::Collect {
-        boot: 1,
-        attempt: 1,
+    daemon.start(Activity::Prove {
+        boot: BootNo::new(1),
     });
     assert_eq!(
         daemon.next().await,
         Event::Lost {
-            boot: 1,
+            boot: BootNo::new(1),
+            why: Lost::Rebooted
+        }
+    );
+    daemon.start(Activity::Collect {
+        boot: BootNo::new(1),
+        attempt: AttemptNo::new(1),
+    });
+    assert_eq!(
+        daemon.next().await,
+        Event::Lost {
+            boot: BootNo::new(1),
             why: Lost::Rebooted
         }
     );
@@ -173,44 +189,44 @@ async fn an_abort_always_ends() {
             },
         )
         .await;
-    daemon.reset(1).await;
-    rack.accept(1).await;
+    daemon.reset(BootNo::new(1)).await;
+    rack.accept(BootNo::new(1)).await;
     rack.toy.say(building());
     daemon.start(Activity::Abort {
-        boot: 1,
-        attempt: 1,
+        boot: BootNo::new(1),
+        attempt: AttemptNo::new(1),
     });
     assert_eq!(
         daemon.next().await,
         Event::AbortEnded {
-            attempt: 1,
-            boot: 1
+            attempt: AttemptNo::new(1),
+            boot: BootNo::new(1)
         }
     );
     assert!(rack.toy.called().contains(&"abort".to_owned()));
 
     drop(rack.agents.recv().await);
     daemon.start(Activity::Abort {
-        boot: 1,
-        attempt: 1,
+        boot: BootNo::new(1),
+        attempt: AttemptNo::new(1),
     });
     assert_eq!(
         daemon.next().await,
         Event::AbortEnded {
-            attempt: 1,
-            boot: 1
+            attempt: AttemptNo::new(1),
+            boot: BootNo::new(1)
         }
     );
     // Of a boot that the ledger knows nothing of.
     daemon.start(Activity::Abort {
-        boot: 7,
-        attempt: 1,
+        boot: BootNo::new(7),
+        attempt: AttemptNo::new(1),
     });
     assert_eq!(
         daemon.next().await,
         Event::AbortEnded {
-            attempt: 1,
-            boot: 7
+            attempt: AttemptNo::new(1),
+            boot: BootNo::new(7)
         }
     );
 }
@@ -220,13 +236,24 @@ async fn a_new_cut_takes_the_board_from_the_boot_that_it_cancels() {
     let rack = rack();
     rack.board.change(|script| script.machine = None);
     let mut daemon = rack.start().await;
-    daemon.start(Activity::Cut { boot: 1 });
+    daemon.start(Activity::Cut {
+        boot: BootNo::new(1),
+    });
     daemon.next().await;
     // This boot's agent never comes.
-    let boot = daemon.start(Activity::Boot { boot: 1 });
-    daemon.start(Activity::Cut { boot: 2 });
+    let boot = daemon.start(Activity::Boot {
+        boot: BootNo::new(1),
+    });
+    daemon.start(Activity::Cut {
+        boot: BootNo::new(2),
+    });
     boot.abort();
-    assert_eq!(daemon.next().await, Event::CutSeen { boot: 2 });
+    assert_eq!(
+        daemon.next().await,
+        Event::CutSeen {
+            boot: BootNo::new(2)
+        }
+    );
     assert_eq!(rack.board.power(), PowerState::Off);
 }
 
@@ -234,10 +261,15 @@ async fn a_new_cut_takes_the_board_from_the_boot_that_it_cancels() {
 async fn power_off_cuts_and_lets_the_board_in_no_more() {
     let rack = rack();
     let mut daemon = rack.start().await;
-    daemon.reset(1).await;
+    daemon.reset(BootNo::new(1)).await;
     daemon.start(Activity::PowerOff).await.unwrap();
     assert_eq!(rack.board.power(), PowerState::Off);
-    let secrets = rack.ledger.boot_secrets(SLOT, 1).await.unwrap().unwrap();
+    let secrets = rack
+        .ledger
+        .boot_secrets(SLOT, BootNo::new(1))
+        .await
+        .unwrap()
+        .unwrap();
     assert!(
         !daemon
             .activities

@@ -257,7 +257,7 @@ async fn failure(fault: &str) -> (FailureKind, String, Duration) {
             slot::Settings::default(),
         );
         let mut watch = slot.watch();
-        let booted = watch.wait_for(|view| view.slot.boot == 2);
+        let booted = watch.wait_for(|view| view.slot.boot == BootNo::new(2));
         booted.await.unwrap();
         slot.close().await;
     }
@@ -404,8 +404,15 @@ async fn every_fault_ends_a_board_that_restarts_or_shows_a_rom_at_once() {
             mut daemon,
         } = bench().await;
         // A board that was booted, as far as its port and the ledger tell; nobody answers on its link.
-        daemon.start(Activity::Cut { boot: 1 });
-        assert_eq!(daemon.next().await, Event::CutSeen { boot: 1 });
+        daemon.start(Activity::Cut {
+            boot: BootNo::new(1),
+        });
+        assert_eq!(
+            daemon.next().await,
+            Event::CutSeen {
+                boot: BootNo::new(1)
+            }
+        );
         wire.power(PowerOrder::On).await;
         let mut port = wire.presence.clone();
         for there in [true, false] {
@@ -414,19 +421,28 @@ async fn every_fault_ends_a_board_that_restarts_or_shows_a_rom_at_once() {
         }
         let began = Instant::now();
         let activity = if building {
-            rack.accept(1).await;
+            rack.accept(BootNo::new(1)).await;
             daemon.start(Activity::Guest {
-                boot: 1,
-                attempt: 1,
+                boot: BootNo::new(1),
+                attempt: AttemptNo::new(1),
                 acknowledged: true,
             })
         } else {
-            daemon.start(Activity::Prove { boot: 1 })
+            daemon.start(Activity::Prove {
+                boot: BootNo::new(1),
+            })
         };
         wire.order(fault).await;
         let event = daemon.next().await;
         let why = Lost::Rebooted;
-        assert_eq!(event, Event::Lost { boot: 1, why }, "{fault}");
+        assert_eq!(
+            event,
+            Event::Lost {
+                boot: BootNo::new(1),
+                why
+            },
+            "{fault}"
+        );
         assert!(
             began.elapsed() < Duration::from_secs(1),
             "{:?}",

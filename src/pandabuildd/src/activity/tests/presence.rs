@@ -49,13 +49,22 @@ async fn steps(rack: &Rack, boot: BootNo) -> (Vec<String>, Vec<String>) {
 async fn a_board_without_a_gadget_is_booted_once_and_its_next_cut_is_shown_by_it() {
     let mut rack = rack();
     let mut daemon = start(&rack).await;
-    daemon.start(Activity::Cut { boot: 1 });
-    weak(daemon.next().await, 1);
-    daemon.start(Activity::Prepare { boot: 1 });
+    daemon.start(Activity::Cut {
+        boot: BootNo::new(1),
+    });
+    weak(daemon.next().await, BootNo::new(1));
+    daemon.start(Activity::Prepare {
+        boot: BootNo::new(1),
+    });
     let agent = rack.agents.recv().await;
     rack.board
         .put(device(GADGET.vendor, GADGET.product, 0xff, 2));
-    assert_eq!(daemon.next().await, Event::Prepared { boot: 1 });
+    assert_eq!(
+        daemon.next().await,
+        Event::Prepared {
+            boot: BootNo::new(1)
+        }
+    );
     assert!(
         daemon.activities.report().is_none(),
         "what a boot for evidence says of itself is nobody's to know"
@@ -64,8 +73,13 @@ async fn a_board_without_a_gadget_is_booted_once_and_its_next_cut_is_shown_by_it
 
     rack.board
         .change(|script| script.after_on = vec![(1, rom(3))]);
-    assert_eq!(daemon.reset(2).await, Event::Proved { boot: 2 });
-    let (names, failed) = steps(&rack, 1).await;
+    assert_eq!(
+        daemon.reset(BootNo::new(2)).await,
+        Event::Proved {
+            boot: BootNo::new(2)
+        }
+    );
+    let (names, failed) = steps(&rack, BootNo::new(1)).await;
     assert_eq!(
         names,
         [
@@ -93,9 +107,13 @@ async fn a_board_without_a_gadget_is_booted_once_and_its_next_cut_is_shown_by_it
 async fn a_gadget_that_never_comes_fails_the_boot_for_evidence_with_its_reason() {
     let rack = rack();
     let mut daemon = start(&rack).await;
-    daemon.start(Activity::Cut { boot: 1 });
-    weak(daemon.next().await, 1);
-    daemon.start(Activity::Prepare { boot: 1 });
+    daemon.start(Activity::Cut {
+        boot: BootNo::new(1),
+    });
+    weak(daemon.next().await, BootNo::new(1));
+    daemon.start(Activity::Prepare {
+        boot: BootNo::new(1),
+    });
     failed(
         daemon.next().await,
         "gadget: the image's gadget is not on the port 300ms after its boot",
@@ -106,16 +124,29 @@ async fn a_gadget_that_never_comes_fails_the_boot_for_evidence_with_its_reason()
 async fn a_weak_cut_leads_to_no_boot_but_one_for_evidence_and_a_shown_one_to_no_such_boot() {
     let rack = rack();
     let mut daemon = start(&rack).await;
-    daemon.start(Activity::Cut { boot: 1 });
-    weak(daemon.next().await, 1);
-    daemon.start(Activity::Boot { boot: 1 });
+    daemon.start(Activity::Cut {
+        boot: BootNo::new(1),
+    });
+    weak(daemon.next().await, BootNo::new(1));
+    daemon.start(Activity::Boot {
+        boot: BootNo::new(1),
+    });
     failed(daemon.next().await, "no evidenced cut precedes this boot");
 
     rack.board
         .put(device(GADGET.vendor, GADGET.product, 0xff, 2));
-    daemon.start(Activity::Cut { boot: 2 });
-    assert_eq!(daemon.next().await, Event::CutSeen { boot: 2 });
-    daemon.start(Activity::Prepare { boot: 2 });
+    daemon.start(Activity::Cut {
+        boot: BootNo::new(2),
+    });
+    assert_eq!(
+        daemon.next().await,
+        Event::CutSeen {
+            boot: BootNo::new(2)
+        }
+    );
+    daemon.start(Activity::Prepare {
+        boot: BootNo::new(2),
+    });
     failed(
         daemon.next().await,
         "no cut that showed too little precedes this boot",

@@ -90,7 +90,7 @@ async fn a_virtual_panda_is_reset_twice_and_proves_two_boots() {
     let twin = twin_rack(Timing::default()).await;
     let mut daemon = twin.daemon(BootSettings::default()).await;
     let mut boots = Vec::new();
-    for boot in [1, 2] {
+    for boot in [1, 2].map(BootNo::new) {
         let (proved, (told, agent)) = tokio::join!(daemon.reset(boot), twin.play());
         assert_eq!(proved, Event::Proved { boot });
         assert_eq!(told.image, twin.rack.image.id());
@@ -122,7 +122,7 @@ async fn a_virtual_panda_whose_rom_comes_too_late_is_not_booted() {
     };
     let mut daemon = twin.daemon(settings).await;
     failed(
-        daemon.reset(1).await,
+        daemon.reset(BootNo::new(1)).await,
         "rom: no boot ROM on the port within 100ms of power on",
     );
     twin.twin.stop().await.unwrap();
@@ -132,14 +132,24 @@ async fn a_virtual_panda_whose_rom_comes_too_late_is_not_booted() {
 async fn the_next_daemon_cuts_a_board_that_it_finds_running() {
     let twin = twin_rack(Timing::default()).await;
     let mut daemon = twin.daemon(BootSettings::default()).await;
-    let (proved, (_, agent)) = tokio::join!(daemon.reset(1), twin.play());
-    assert_eq!(proved, Event::Proved { boot: 1 });
+    let (proved, (_, agent)) = tokio::join!(daemon.reset(BootNo::new(1)), twin.play());
+    assert_eq!(
+        proved,
+        Event::Proved {
+            boot: BootNo::new(1)
+        }
+    );
     drop(daemon);
     drop(agent);
 
     let mut daemon = twin.daemon(BootSettings::default()).await;
-    let (proved, (told, _agent)) = tokio::join!(daemon.reset(2), twin.play());
-    assert_eq!(proved, Event::Proved { boot: 2 });
+    let (proved, (told, _agent)) = tokio::join!(daemon.reset(BootNo::new(2)), twin.play());
+    assert_eq!(
+        proved,
+        Event::Proved {
+            boot: BootNo::new(2)
+        }
+    );
     assert_eq!(daemon.activities.report().unwrap().boot, told.boot);
     twin.twin.stop().await.unwrap();
 }

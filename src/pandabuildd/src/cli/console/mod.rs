@@ -3,6 +3,7 @@
 
 mod terminal;
 
+use panda_slot::BootNo;
 use std::io::Write as _;
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ pub(crate) struct Args {
     follow: bool,
     /// Of this boot only; of the last one where it is left out
     #[arg(long, value_name = "N")]
-    boot: Option<u64>,
+    boot: Option<BootNo>,
     /// Type on the console too; ~. at the beginning of a line ends it
     #[arg(long, short, conflicts_with_all = ["boot", "follow"])]
     interactive: bool,

@@ -146,7 +146,11 @@ async fn from_board(config: &Config, slot: &SlotSettings) -> anyhow::Result<Told
         journal: Arc::new(Shown),
     });
     let asked = async {
-        let dark = match order(Chain::new(bench, 0)).await?.evidence().await? {
+        let dark = match order(Chain::new(bench, BootNo::new(0)))
+            .await?
+            .evidence()
+            .await?
+        {
             Evidence::Enough(dark) => dark,
             Evidence::Weak(weak) => return Err(weak.into_failure()),
         };

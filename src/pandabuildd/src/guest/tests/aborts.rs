@@ -9,7 +9,7 @@ async fn an_aborted_worker_hands_its_log_over() {
     board.toy.has(LOG_NAME, b"begun\nnot fin");
     abort(&board.guest).await;
     assert_eq!(
-        fs::read(board.guest.results.log_path(3)).unwrap(),
+        fs::read(board.guest.results.log_path(AttemptNo::new(3))).unwrap(),
         b"begun\nnot fin"
     );
     assert!(board.toy.called().contains(&"abort".to_owned()));
@@ -84,7 +84,7 @@ async fn no_worker_is_too_stuck_to_abort() {
     board.toy.has(LOG_NAME, b"stuck\n");
     abort(&board.guest).await;
     assert_eq!(
-        fs::read(board.guest.results.log_path(3)).unwrap(),
+        fs::read(board.guest.results.log_path(AttemptNo::new(3))).unwrap(),
         b"stuck\n"
     );
 
@@ -96,5 +96,8 @@ async fn no_worker_is_too_stuck_to_abort() {
     } = board;
     drop(agent);
     abort(&guest).await;
-    assert_eq!(fs::read(guest.results.log_path(3)).unwrap(), b"stuck\n");
+    assert_eq!(
+        fs::read(guest.results.log_path(AttemptNo::new(3))).unwrap(),
+        b"stuck\n"
+    );
 }

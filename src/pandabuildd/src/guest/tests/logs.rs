@@ -6,7 +6,7 @@ use super::*;
 async fn a_log_is_taken_up_where_it_was_left_with_nothing_doubled_or_lost() {
     let board = board().await;
     let worker = board.guest.link.worker().clone();
-    let directory = board.guest.results.prepare(3).unwrap();
+    let directory = board.guest.results.prepare(AttemptNo::new(3)).unwrap();
     let log: String = (0..5_000)
         .map(|line| format!("line {line} of https://user:pass{line}@host/ the log\n"))
         .chain(["x".repeat(200_000), " and the end".to_owned()])
@@ -51,7 +51,7 @@ async fn a_log_is_taken_up_where_it_was_left_with_nothing_doubled_or_lost() {
 #[tokio::test]
 async fn a_mark_that_does_not_fit_its_log_is_not_believed() {
     let board = board().await;
-    let directory = board.guest.results.prepare(3).unwrap();
+    let directory = board.guest.results.prepare(AttemptNo::new(3)).unwrap();
     board.toy.has(LOG_NAME, b"one\ntwo\n");
     for mark in [
         &b"{\"raw\":4,\"clean\":99,\"done\":true}"[..],
@@ -74,7 +74,7 @@ async fn a_log_that_is_too_long_is_cut_and_says_so() {
         ..quick()
     };
     let board = board_with(Toy::new(), settings.clone()).await;
-    let directory = board.guest.results.prepare(3).unwrap();
+    let directory = board.guest.results.prepare(AttemptNo::new(3)).unwrap();
     board
         .toy
         .has(LOG_NAME, b"0123456789\n0123456789\n0123456789\n");
@@ -93,7 +93,7 @@ async fn a_log_that_is_too_long_is_cut_and_says_so() {
 #[tokio::test]
 async fn a_build_that_moves_to_a_new_boot_begins_its_log_anew() {
     let board = board().await;
-    let directory = board.guest.results.prepare(3).unwrap();
+    let directory = board.guest.results.prepare(AttemptNo::new(3)).unwrap();
     board.toy.has(LOG_NAME, b"the first boot\n");
     let mut puller = LogPuller::resume(&directory, &quick()).await.unwrap();
     puller.pull(board.guest.link.worker()).await.unwrap();
@@ -104,5 +104,8 @@ async fn a_build_that_moves_to_a_new_boot_begins_its_log_anew() {
     board.toy.has(LOG_NAME, b"2nd\n");
     board.toy.say(waiting(BuildStatus::ChrootFail));
     collect(&board.guest).await.unwrap();
-    assert_eq!(fs::read(board.guest.results.log_path(3)).unwrap(), b"2nd\n");
+    assert_eq!(
+        fs::read(board.guest.results.log_path(AttemptNo::new(3))).unwrap(),
+        b"2nd\n"
+    );
 }

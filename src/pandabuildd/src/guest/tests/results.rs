@@ -45,12 +45,12 @@ async fn results_are_here_only_with_the_hash_that_the_worker_named() {
         board
             .guest
             .results
-            .open(3, changes_sum)
+            .open(AttemptNo::new(3), changes_sum)
             .await
             .unwrap()
             .is_none()
     );
-    let left = fs::read_dir(board.guest.results.attempt(3)).unwrap();
+    let left = fs::read_dir(board.guest.results.attempt(AttemptNo::new(3))).unwrap();
     let names: Vec<String> = left
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
@@ -63,11 +63,21 @@ async fn results_are_here_only_with_the_hash_that_the_worker_named() {
     assert_eq!(collect(&board.guest).await.unwrap().filemap, filemap);
     for (sum, bytes) in [(deb_sum, deb), (changes_sum, changes)] {
         assert_eq!(
-            fs::read(board.guest.results.attempt(3).join(sum.to_string())).unwrap(),
+            fs::read(
+                board
+                    .guest
+                    .results
+                    .attempt(AttemptNo::new(3))
+                    .join(sum.to_string())
+            )
+            .unwrap(),
             bytes
         );
     }
-    assert_eq!(fs::read(board.guest.results.log_path(3)).unwrap(), b"log\n");
+    assert_eq!(
+        fs::read(board.guest.results.log_path(AttemptNo::new(3))).unwrap(),
+        b"log\n"
+    );
     // One file under two names is fetched once a time.
     let fetches = board
         .toy

@@ -1,7 +1,9 @@
 //! `kill -9` at every point of a slot's day, and the clean end.
 
 use panda_protocol::launchpad::{BuildStatus, Dialect};
-use panda_slot::{Answer, Board, Event, Limits, ManagerStatus, Refusal, Slot, step};
+use panda_slot::{
+    Answer, AttemptNo, Board, BootNo, CallId, Event, Limits, ManagerStatus, Refusal, Slot, step,
+};
 
 use super::{Bench, Settings, View, What, good};
 use crate::ledger::NewAttempt;
@@ -54,8 +56,13 @@ async fn a_build_survives_a_kill_at_every_point_of_its_life() {
     let mut kills = 0;
     for after in 0.. {
         let mut bench = Bench::new().await;
-        bench.boots(1).await;
-        assert_eq!(bench.builds().await, Answer::Building { attempt: 1 });
+        bench.boots(BootNo::new(1)).await;
+        assert_eq!(
+            bench.builds().await,
+            Answer::Building {
+                attempt: AttemptNo::new(1)
+            }
+        );
         // Killed after so many things that the activities were told.
         let done = goes_on(&mut bench, after).await;
         let mut bench = bench.killed().await;
@@ -66,9 +73,13 @@ async fn a_build_survives_a_kill_at_every_point_of_its_life() {
             .kept
             .clone()
             .unwrap_or_else(|| panic!("lost after {after}"));
-        assert_eq!((kept.attempt, kept.outcome), (1, good()), "after {after}");
+        assert_eq!(
+            (kept.attempt, kept.outcome),
+            (AttemptNo::new(1), good()),
+            "after {after}"
+        );
         assert!(
-            view.slot.boot >= 2,
+            view.slot.boot >= BootNo::new(2),
             "the build's board was not cut, after {after}"
         );
         assert_eq!(bench.slot.clean().await.unwrap(), Answer::Idle);
@@ -79,7 +90,7 @@ async fn a_build_survives_a_kill_at_every_point_of_its_life() {
         assert_eq!(
             bench
                 .ledger
-                .attempt("panda01", 1)
+                .attempt("panda01", AttemptNo::new(1))
                 .await
                 .unwrap()
                 .unwrap()
@@ -101,24 +112,37 @@ async fn a_daemon_killed_while_it_prepares_a_cut_cuts_again_and_prepares_again()
         reason: "no gadget".to_owned(),
     };
     let mut bench = Bench::new().await;
-    bench.expect(What::Cut(1)).await.report(weak(1));
-    bench.expect(What::Prepare(1)).await;
+    bench
+        .expect(What::Cut(BootNo::new(1)))
+        .await
+        .report(weak(BootNo::new(1)));
+    bench.expect(What::Prepare(BootNo::new(1))).await;
     // Half a boot of the old daemon's is no evidence of anything.
     let mut bench = bench.killed().await;
-    bench.expect(What::Cut(2)).await.report(weak(2));
     bench
-        .expect(What::Prepare(2))
+        .expect(What::Cut(BootNo::new(2)))
         .await
-        .report(Event::Prepared { boot: 2 });
-    bench.expect(What::Cut(3)).await;
+        .report(weak(BootNo::new(2)));
+    bench
+        .expect(What::Prepare(BootNo::new(2)))
+        .await
+        .report(Event::Prepared {
+            boot: BootNo::new(2),
+        });
+    bench.expect(What::Cut(BootNo::new(3))).await;
     // Nor is what was up on the port before the order of a daemon that is gone.
     let mut bench = bench.killed().await;
-    bench.expect(What::Cut(4)).await.report(weak(4));
     bench
-        .expect(What::Prepare(4))
+        .expect(What::Cut(BootNo::new(4)))
         .await
-        .report(Event::Prepared { boot: 4 });
-    bench.boots(5).await;
+        .report(weak(BootNo::new(4)));
+    bench
+        .expect(What::Prepare(BootNo::new(4)))
+        .await
+        .report(Event::Prepared {
+            boot: BootNo::new(4),
+        });
+    bench.boots(BootNo::new(5)).await;
     bench.view(View::is_idle).await;
 }
 
@@ -129,13 +153,13 @@ fn states() -> Vec<(Slot, Option<NewAttempt>)> {
         moves: 2,
         dialect: Dialect::Current,
     };
-    let (attempt, boot) = (1, 1);
+    let (attempt, boot) = (AttemptNo::new(1), BootNo::new(1));
     let events = [
         Event::Recover,
         Event::CutSeen { boot },
         Event::Proved { boot },
         Event::Build {
-            call: 1,
+            call: CallId::new(1),
             build_id: super::build_id(),
         },
         Event::Acknowledged { attempt, boot },
@@ -145,8 +169,12 @@ fn states() -> Vec<(Slot, Option<NewAttempt>)> {
             boot,
             outcome: good(),
         },
-        Event::CutSeen { boot: 2 },
-        Event::Proved { boot: 2 },
+        Event::CutSeen {
+            boot: BootNo::new(2),
+        },
+        Event::Proved {
+            boot: BootNo::new(2),
+        },
     ];
     let mut slot = Slot::new();
     let mut states = Vec::new();
@@ -193,14 +221,16 @@ async fn a_kill_between_a_commit_and_its_effects_loses_no_build_and_hangs_no_slo
 #[tokio::test(start_paused = true)]
 async fn a_fresh_board_is_not_idle_after_a_restart_until_it_has_proved_itself_again() {
     let mut bench = Bench::new().await;
-    bench.boots(1).await;
+    bench.boots(BootNo::new(1)).await;
     assert!(bench.slot.view().is_idle());
     let mut bench = bench.killed().await;
     // Not even in the moment before the task's first step.
     assert!(!bench.slot.view().is_idle() && !bench.slot.view().is_fresh());
-    let prove = bench.expect(What::Prove(1)).await;
+    let prove = bench.expect(What::Prove(BootNo::new(1))).await;
     assert!(!bench.slot.view().is_idle());
-    prove.report(Event::Proved { boot: 1 });
+    prove.report(Event::Proved {
+        boot: BootNo::new(1),
+    });
     bench.view(|view| view.is_idle()).await;
     bench
         .expect_nothing_for(std::time::Duration::from_secs(10))
@@ -210,31 +240,33 @@ async fn a_fresh_board_is_not_idle_after_a_restart_until_it_has_proved_itself_ag
 #[tokio::test(start_paused = true)]
 async fn a_running_build_is_rejoined_on_its_own_boot() {
     let mut bench = Bench::new().await;
-    bench.boots(1).await;
+    bench.boots(BootNo::new(1)).await;
     bench.builds().await;
     let guest = bench
         .expect(What::Guest {
-            boot: 1,
-            attempt: 1,
+            boot: BootNo::new(1),
+            attempt: AttemptNo::new(1),
             acknowledged: false,
         })
         .await;
     guest.report(Event::Acknowledged {
-        attempt: 1,
-        boot: 1,
+        attempt: AttemptNo::new(1),
+        boot: BootNo::new(1),
     });
     bench
         .view(|view| view.slot.live().is_some_and(|build| build.acknowledged))
         .await;
     let mut bench = bench.killed().await;
     bench
-        .expect(What::Prove(1))
+        .expect(What::Prove(BootNo::new(1)))
         .await
-        .report(Event::Proved { boot: 1 });
+        .report(Event::Proved {
+            boot: BootNo::new(1),
+        });
     bench
         .expect(What::Guest {
-            boot: 1,
-            attempt: 1,
+            boot: BootNo::new(1),
+            attempt: AttemptNo::new(1),
             acknowledged: true,
         })
         .await;
@@ -243,27 +275,29 @@ async fn a_running_build_is_rejoined_on_its_own_boot() {
 #[tokio::test(start_paused = true)]
 async fn closing_answers_what_waits_and_leaves_the_board_alone() {
     let mut bench = Bench::new().await;
-    bench.boots(1).await;
+    bench.boots(BootNo::new(1)).await;
     bench.builds().await;
     let guest = bench
         .expect(What::Guest {
-            boot: 1,
-            attempt: 1,
+            boot: BootNo::new(1),
+            attempt: AttemptNo::new(1),
             acknowledged: false,
         })
         .await;
     guest.report(Event::Finished {
-        attempt: 1,
-        boot: 1,
+        attempt: AttemptNo::new(1),
+        boot: BootNo::new(1),
     });
-    let collect = bench.expect(What::Collect(1, 1)).await;
+    let collect = bench
+        .expect(What::Collect(BootNo::new(1), AttemptNo::new(1)))
+        .await;
     collect.report(Event::Collected {
-        attempt: 1,
-        boot: 1,
+        attempt: AttemptNo::new(1),
+        boot: BootNo::new(1),
         outcome: good(),
     });
-    bench.expect(What::Cut(2)).await;
-    bench.expect(What::BuildEnded(1)).await;
+    bench.expect(What::Cut(BootNo::new(2))).await;
+    bench.expect(What::BuildEnded(AttemptNo::new(1))).await;
     let slot = bench.slot.clone();
     let clean = tokio::spawn(async move { slot.clean().await });
     bench
@@ -290,7 +324,7 @@ async fn closing_answers_what_waits_and_leaves_the_board_alone() {
 #[tokio::test(start_paused = true)]
 async fn a_slot_that_is_about_to_stop_says_idle_no_more_but_takes_the_build_it_promised() {
     let mut bench = Bench::new().await;
-    bench.boots(1).await;
+    bench.boots(BootNo::new(1)).await;
     bench.slot.quiesce().await.unwrap();
     let view = bench.view(|view| view.fault.is_some()).await;
     let reason = "the daemon is stopping".to_owned();
@@ -302,5 +336,10 @@ async fn a_slot_that_is_about_to_stop_says_idle_no_more_but_takes_the_build_it_p
         view.manager_status(Dialect::Y2011, true),
         ManagerStatus::Aborting { build_id: None }
     );
-    assert_eq!(bench.builds().await, Answer::Building { attempt: 1 });
+    assert_eq!(
+        bench.builds().await,
+        Answer::Building {
+            attempt: AttemptNo::new(1)
+        }
+    );
 }

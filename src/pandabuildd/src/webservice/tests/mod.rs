@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::Method;
 use panda_protocol::launchpad::{BuildCall, BuildId, Sum};
-use panda_slot::Event;
+use panda_slot::{AttemptNo, Event};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -421,7 +421,10 @@ async fn a_duty_outlives_the_daemon_even_between_a_change_and_its_answer() {
         tokio::task::yield_now().await;
     }
     second.end().await;
-    assert_eq!(bench.ledger.duty("panda01").await.unwrap(), Some(0));
+    assert_eq!(
+        bench.ledger.duty("panda01").await.unwrap(),
+        Some(AttemptNo::NONE)
+    );
 
     let third = bench.daemon().await;
     bench.fake.more(2).await;
@@ -438,7 +441,11 @@ async fn a_build_that_came_before_the_restart_has_voided_the_duty() {
     bench.fresh().await;
     bench.slot.build(build()).await.unwrap();
     // The first daemon died after the build was accepted, before it forgot the duty.
-    bench.ledger.begin_duty("panda01", 0).await.unwrap();
+    bench
+        .ledger
+        .begin_duty("panda01", AttemptNo::new(0))
+        .await
+        .unwrap();
     bench.slot.reset().await.unwrap();
     bench.fresh().await;
     let daemon = bench.daemon().await;
@@ -457,7 +464,7 @@ async fn a_duty_that_cannot_be_recorded_is_refused() {
     let bench = Bench::new("Cleaning").await;
     let daemon = bench.daemon().await;
     bench.ledger.refuse_writes(true);
-    let error = daemon.duty.begin(0).await.unwrap_err();
+    let error = daemon.duty.begin(AttemptNo::new(0)).await.unwrap_err();
     assert!(matches!(error, DutyError::Ledger(_)), "{error}");
     daemon.end().await;
 }
@@ -507,7 +514,10 @@ async fn a_failed_slot_is_disabled_with_its_reason_and_others_words_stay() {
         }
         // It is not clean, and the duty stays.
         assert_eq!(bench.fake.clean_status(), "Cleaning");
-        assert_eq!(bench.ledger.duty("panda01").await.unwrap(), Some(0));
+        assert_eq!(
+            bench.ledger.duty("panda01").await.unwrap(),
+            Some(AttemptNo::NONE)
+        );
         daemon.end().await;
     }
 }
