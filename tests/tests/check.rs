@@ -65,6 +65,102 @@ fn a_rack_is_checked_beside_its_daemon_and_every_byte_of_its_image_is_read() -> 
     rack.stop()
 }
 
+/// Mistakes of different rooms, and an image that is not there.
+const WRONG: &str = r#"[rack]
+name = "rack1"
+state_dir = "state"
+image = "no-such-image"
+[front]
+listen = "127.0.0.1:8221"
+
+[boot]
+power_ms = 0
+[depot]
+listens = "127.0.0.1:8300"
+listen = "127.0.0.1:8300"
+
+[[slot]]
+name = "panda01"
+link = "127.0.0.1:0"
+power = { driver = "twin", socket = "1/power" }
+pipe = { driver = "twin", socket = "1/pipe" }
+
+[[slot]]
+link = "127.0.0.1:8402"
+name = "panda01"
+[slot.power]
+driver = "proxr-tcp"
+address = "10.0.0.5"
+relay = "one"
+[slot.pipe]
+driver = "twin"
+socket = "1/pipe"
+"#;
+
+#[test]
+fn check_and_serve_tell_everything_that_is_wrong_sorted_by_line_and_how_much_it_is() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let config = directory.path().join("rack.toml");
+    fs::write(&config, WRONG)?;
+    let wanted = [
+        (4, "rack.image: ", "no-such-image"),
+        (9, "boot.power_ms: ", "expected 1 to"),
+        (11, "depot.listens: ", "unknown field `listens`"),
+        (16, "slot.link: ", "expected the address and port"),
+        (22, "slot.name: ", "slot panda01 has it already"),
+        (26, "slot.power.relay: ", "invalid type: string"),
+        (29, "slot.pipe.socket: ", "slot panda01 has it already"),
+    ];
+    for command in ["check", "serve"] {
+        let output = run(pandabuildd()?.arg(command).arg("--config").arg(&config))?;
+        let told = String::from_utf8(output.stderr)?;
+        ensure!(output.status.code() == Some(1), "{command}: {told}");
+        let lines: Vec<&str> = told.lines().collect();
+        ensure!(lines.len() == wanted.len() + 1, "{command}: {told}");
+        for (line, (number, key, text)) in lines.iter().zip(wanted) {
+            let place = format!("{}: line {number}: {key}", config.display());
+            ensure!(
+                line.starts_with(&place) && line.contains(text),
+                "{command}: expected {place}{text}: {told}"
+            );
+        }
+        ensure!(told.ends_with("pandabuildd: 7 problems\n"), "{told}");
+    }
+    // What the configuration names and is not there, where nothing is wrong with itself.
+    let right = WRONG
+        .replace("power_ms = 0\n", "")
+        .replace("listens = \"127.0.0.1:8300\"\n", "")
+        .replace("link = \"127.0.0.1:0\"", "link = \"127.0.0.1:8401\"")
+        .replace(
+            "link = \"127.0.0.1:8402\"\nname = \"panda01\"",
+            "link = \"127.0.0.1:8402\"\nname = \"panda02\"",
+        )
+        .replace(
+            "driver = \"proxr-tcp\"\naddress = \"10.0.0.5\"\nrelay = \"one\"",
+            "driver = \"command\"\nargv = [\"no-such-pdu\", \"{state}\"]",
+        )
+        .replace(
+            "[slot.pipe]\ndriver = \"twin\"\nsocket = \"1/pipe\"",
+            "[slot.pipe]\ndriver = \"twin\"\nsocket = \"2/pipe\"",
+        );
+    fs::write(&config, right)?;
+    let output = run(pandabuildd()?.arg("check").arg("--config").arg(&config))?;
+    let told = String::from_utf8(output.stderr)?;
+    let lines: Vec<&str> = told.lines().collect();
+    ensure!(
+        lines.len() == 3 && output.status.code() == Some(1),
+        "{told}"
+    );
+    ensure!(lines[0].contains("line 4: rack.image: "), "{told}");
+    ensure!(
+        lines[1].contains("line 23: slot.power.argv: slot panda02: no program \"no-such-pdu\""),
+        "{told}"
+    );
+    ensure!(lines[2] == "pandabuildd: 2 problems", "{told}");
+    ensure!(!directory.path().join("state").exists(), "nothing was made");
+    Ok(())
+}
+
 fn check(config: &Path, options: &[&str]) -> Result<Output> {
     run(pandabuildd()?
         .arg("check")

@@ -3,39 +3,25 @@
 //!
 //! # Layout
 //! - [`traits`]: the traits, their values and errors
-//! - [`twin`]: the drivers for a virtual Panda's three sockets
-//! - [`proxr`]: power by ProXR relay boards, on TCP or a serial line
-//! - [`command`]: power by a command of the rack's owner
-//! - [`console`]: consoles on serial lines and TCP
-//! - `serial`: serial lines (feature `serial`)
-//! - `usb`: boards on real USB ports, and power by a hub's ports (feature `usb`)
-//! - [`together`]: several supplies as one
+//! - [`driver`]: what a driver is: its settings, and what they claim
+//! - [`drivers`]: every driver, a folder each, and the tables that list them
+//! - [`settings`]: reading and checking settings, all mistakes at once
+//! - `serial`: serial lines (feature `serial`); [`device`]: which device a path names
+//! - [`port_path`]: names of USB ports and hubs
 
-pub mod command;
-pub mod console;
-pub mod proxr;
+pub mod device;
+pub mod driver;
+pub mod drivers;
+pub mod port_path;
 #[cfg(feature = "serial")]
 pub mod serial;
-pub mod together;
+pub mod settings;
 pub mod traits;
-pub mod twin;
-#[cfg(feature = "usb")]
-pub mod usb;
 
+#[cfg(feature = "usb")]
+pub use drivers::usb;
+pub use drivers::{command, console, proxr, twin};
 pub use traits::{
     BoardError, Console, Device, Pipe, PipeError, Port, Power, PowerError, PowerState, Presence,
     Sense,
 };
-
-/// `key: expected …` where a number of milliseconds is not in 1 to a minute (0 too, where `zero`).
-fn check_ms(key: &str, value: u64, zero: bool) -> Result<(), String> {
-    const MOST: u64 = 60_000;
-    let least = u64::from(!zero);
-    if (least..=MOST).contains(&value) {
-        Ok(())
-    } else {
-        Err(format!(
-            "{key}: expected {least} to {MOST} milliseconds, got {value}"
-        ))
-    }
-}

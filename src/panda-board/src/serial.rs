@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,43 +13,18 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use serial2_tokio::SerialPort;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::device::identify;
+use crate::settings::Mistakes;
+
 /// The speeds that serial lines of relay boards and consoles have.
 const BAUDS: [u32; 10] = [
     1200, 2400, 4800, 9600, 19_200, 38_400, 57_600, 115_200, 230_400, 921_600,
 ];
 
-/// What is wrong with a speed, as `baud: what is expected`.
-///
-/// # Errors
-/// A speed that such lines do not have.
-pub fn check_baud(baud: u32) -> Result<(), String> {
-    if BAUDS.contains(&baud) {
-        Ok(())
-    } else {
-        Err(format!(
-            "baud: expected one of {BAUDS:?}, got {baud}; 115200 is usual"
-        ))
-    }
-}
-
-/// Which device is at `path`, so that two names of one can be told: its number.
-///
-/// # Errors
-/// There is none, or it is no device.
-pub fn identify(path: &Path) -> io::Result<u64> {
-    let metadata = std::fs::metadata(path)?;
-    if metadata.file_type().is_char_device() {
-        return Ok(metadata.rdev());
-    }
-    let is = if metadata.is_dir() {
-        "a directory"
-    } else {
-        "no device"
-    };
-    Err(io::Error::new(
-        io::ErrorKind::InvalidInput,
-        format!("this is {is}; expected a serial device, such as /dev/serial/by-id/…"),
-    ))
+/// Notes a speed that such lines do not have, of the key `baud`.
+pub fn check_baud(baud: u32, mistakes: &mut Mistakes) {
+    let expected = format!("expected one of {BAUDS:?}, got {baud}; 115200 is usual");
+    mistakes.unless(BAUDS.contains(&baud), "baud", expected);
 }
 
 /// An open serial line, locked.
@@ -134,18 +109,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_serial_device_is_named() {
-        let directory = tempfile::tempdir().unwrap();
-        let error = identify(directory.path()).unwrap_err().to_string();
-        assert!(error.contains("this is a directory"), "{error}");
-        let missing = identify(&directory.path().join("x")).unwrap_err();
-        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
-    }
-
-    #[test]
     fn a_speed_that_no_line_has_is_refused() {
-        assert_eq!(check_baud(115_200), Ok(()));
-        assert!(check_baud(0).unwrap_err().starts_with("baud: expected"));
-        assert!(check_baud(115_201).is_err());
+        let told = |baud| {
+            let mut mistakes = Mistakes::default();
+            check_baud(baud, &mut mistakes);
+            mistakes.end().map_err(|mistakes| mistakes.to_string())
+        };
+        assert_eq!(told(115_200), Ok(()));
+        assert!(told(0).unwrap_err().starts_with("baud: expected"));
+        assert!(told(115_201).is_err());
     }
 }

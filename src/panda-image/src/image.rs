@@ -113,6 +113,31 @@ impl Image {
     /// # Errors
     /// A file that is missing or differs, a manifest that is none, parts that no board could take.
     pub fn load(directory: &Path) -> Result<Self, ImageError> {
+        let image = Self::described(directory)?;
+        for part in image.parts() {
+            image.check(part)?;
+        }
+        image.check_kernel()?;
+        Ok(image)
+    }
+
+    /// As [`Image::load`], and goes on after a part that is wrong.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at least one thing.
+    pub fn examine(directory: &Path) -> Result<Self, Vec<ImageError>> {
+        let image = Self::described(directory).map_err(|error| vec![error])?;
+        let parts = image.parts();
+        let wrong: Vec<_> = parts.filter_map(|part| image.check(part).err()).collect();
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        image.check_kernel().map_err(|error| vec![error])?;
+        Ok(image)
+    }
+
+    /// As its manifest describes it, with no part looked at yet.
+    fn described(directory: &Path) -> Result<Self, ImageError> {
         let path = directory.join(manifest::NAME);
         let bytes = read_bounded(&path, manifest::MAX_BYTES)?;
         let manifest = manifest::parse(&bytes).map_err(|source| ImageError::Manifest {
@@ -125,10 +150,6 @@ impl Image {
             manifest,
         };
         image.check_bounds()?;
-        for part in image.parts() {
-            image.check(part)?;
-        }
-        image.check_kernel()?;
         Ok(image)
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use panda_board::settings::Mistakes;
 use panda_protocol::omap4::asic_id::Chip;
 use serde::{Deserialize, Serialize};
 
@@ -87,11 +88,12 @@ const TRANSFER_BYTES: std::ops::RangeInclusive<usize> = 512..=1024 * 1024;
 const LONGEST_MS: u64 = 3_600_000;
 
 impl BootSettings {
-    /// What is wrong with these settings, as `key: what is expected`; the configuration's check.
+    /// What is wrong with these settings; the configuration's check.
     ///
     /// # Errors
-    /// The first setting that is out of its range.
-    pub fn check(&self) -> Result<(), String> {
+    /// All of it.
+    pub fn check(&self) -> Result<(), Mistakes> {
+        let mut mistakes = Mistakes::default();
         let must_be_given = [
             ("gadget_comes_ms", self.gadget_comes_ms),
             ("power_ms", self.power_ms),
@@ -108,11 +110,7 @@ impl BootSettings {
             ("silent_ms", self.silent_ms),
         ];
         for (key, value) in must_be_given {
-            if !(1..=LONGEST_MS).contains(&value) {
-                return Err(format!(
-                    "{key}: expected 1 to {LONGEST_MS} milliseconds, got {value}"
-                ));
-            }
+            mistakes.milliseconds(key, value, 1..=LONGEST_MS);
         }
         let may_be_zero = [
             ("cut_delay_max_ms", self.cut_delay_max_ms),
@@ -121,30 +119,24 @@ impl BootSettings {
             ("read_pause_ms", self.read_pause_ms),
         ];
         for (key, value) in may_be_zero {
-            if value > LONGEST_MS {
-                return Err(format!(
-                    "{key}: expected at most {LONGEST_MS} milliseconds, got {value}"
-                ));
-            }
+            mistakes.milliseconds(key, value, 0..=LONGEST_MS);
         }
         if !TRANSFER_BYTES.contains(&self.transfer_bytes)
             || !self.transfer_bytes.is_multiple_of(512)
         {
-            return Err(format!(
-                "transfer_bytes: expected a multiple of 512 from {} to {}, got {}",
+            let expected = format!(
+                "expected a multiple of 512 from {} to {}, got {}",
                 TRANSFER_BYTES.start(),
                 TRANSFER_BYTES.end(),
                 self.transfer_bytes
-            ));
+            );
+            mistakes.add("transfer_bytes", expected);
         }
         if self.require_cut == Grade::Presence && self.gadget.is_none() {
-            return Err(
-                "require_cut: `presence` needs boot.gadget, the USB gadget that the image \
-                        keeps up"
-                    .to_owned(),
-            );
+            let needs = "`presence` needs boot.gadget, the USB gadget that the image keeps up";
+            mistakes.add("require_cut", needs);
         }
-        Ok(())
+        mistakes.end()
     }
 }
 
@@ -235,7 +227,7 @@ mod tests {
             ("require_cut = \"presence\"", "require_cut"),
         ] {
             let settings: BootSettings = toml::from_str(text).unwrap();
-            let problem = settings.check().unwrap_err();
+            let problem = settings.check().unwrap_err().to_string();
             assert!(problem.starts_with(&format!("{key}: ")), "{problem}");
         }
     }

@@ -1,23 +1,22 @@
-//! `pandabuildd check`: whether `serve` would take a configuration and its image, and what booting that image costs.
-//! It touches no board and binds no address, so it may run beside the daemon.
+//! `pandabuildd check`: whether `serve` would take a configuration, its image and its drivers on this machine, and what
+//! booting that image costs. Everything that is wrong is told at once. It touches no board and binds no address, so it may
+//! run beside the daemon.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use panda_protocol::launchpad::Dialect;
 use panda_protocol::manifest::Machine;
 use serde_json::json;
 
 use super::{Exit, say};
 use crate::budget::{Budget, Moved, Rates, Wire};
-use crate::config::Config;
-use crate::webservice::WebService;
-use panda_image::Image;
+use crate::config::ConfigError;
+use crate::rack::Ready;
 
-/// Check a rack's configuration and its image, every byte of it, and show what a boot moves and how long that takes
-/// one slot, and all slots at once. Touches no board. Ends with 0 only where `serve` would find nothing to refuse
-/// in them.
+/// Check a rack's configuration, its image, every byte of it, and what its drivers need of this machine, and show what
+/// a boot moves and how long that takes one slot, and all slots at once. Touches no board. Ends with 0 only where `serve`
+/// would find nothing to refuse in them, and else tells everything that is wrong, sorted by line.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The rack's configuration
@@ -33,14 +32,10 @@ pub(crate) struct Args {
 
 /// Runs it.
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
-    let config = Config::load(&args.config)?;
-    if let Some(webservice) = config.webservice.clone() {
-        WebService::new(webservice)?;
-    }
-    let directory = config.rack.image.clone();
-    let image = tokio::task::spawn_blocking(move || Image::load(&directory))
-        .await
-        .context("the image's check")??;
+    let (config, Ready { image, .. }) = match Ready::of(&args.config).await {
+        Ok(ready) => ready,
+        Err(error) => return refuse(error),
+    };
     let rates = Rates {
         link_mbit_per_s: config.rack.link_mbit_per_s,
         usb_mbit_per_s: config.rack.usb_mbit_per_s,
@@ -72,6 +67,20 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         eprintln!("pandabuildd: warning: {warning}");
     }
     Ok(Exit::Done)
+}
+
+/// Says everything that is wrong, one thing a line and sorted by line, and how many things that is.
+pub(super) fn refuse(error: ConfigError) -> anyhow::Result<Exit> {
+    let ConfigError::Wrong(problems) = error else {
+        return Err(error.into());
+    };
+    let count = problems.count();
+    for problem in problems {
+        eprintln!("{problem}");
+    }
+    let many = if count == 1 { "" } else { "s" };
+    eprintln!("pandabuildd: {count} problem{many}");
+    Ok(Exit::Error)
 }
 
 /// What was checked.

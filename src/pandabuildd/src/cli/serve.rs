@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use sd_notify::NotifyState;
 
 use super::Exit;
-use crate::config::Config;
-use crate::rack::{Rack, Sockets, StateLock};
+use super::check::refuse;
+use crate::rack::{Rack, Ready, Sockets, StateLock};
 
 /// Run the daemon for a rack. SIGTERM or Ctrl-C ends it: calls in flight are answered, and the boards go on as
 /// they are for the next daemon.
@@ -29,9 +29,12 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     let sockets = Sockets::passed()?;
     let interrupted = super::interrupted();
     tokio::pin!(interrupted);
-    let config = Config::load(&args.config)?;
+    let (config, ready) = match Ready::of(&args.config).await {
+        Ok(ready) => ready,
+        Err(error) => return refuse(error),
+    };
     let lock = StateLock::take(&config.rack.state_dir)?;
-    let rack = Rack::start_at(config, lock, sockets).await?;
+    let rack = Rack::start_at(config, ready, lock, sockets).await?;
     for (slot, url) in rack.urls() {
         tracing::info!(slot, url, "listening");
     }

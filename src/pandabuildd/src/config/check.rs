@@ -1,294 +1,257 @@
 //! What no room can see alone: that the parts of a `rack.toml` fit together.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::Range;
 
-use toml::Spanned;
+use panda_board::settings::Mistakes;
 
-use super::error::Problem;
-use super::{File, shared};
+use super::file::File;
+use super::problem::Found;
+use super::slot::{FileSlot, NetworkSettings, SlotKeys};
+use super::{DepotSettings, RackSettings, drivers};
+use crate::ledger::Grade;
 
 /// The most slots of a rack.
 const MAX_SLOTS: usize = 500;
+const NO_PORT: &str = "port 0 is no port; expected 1 to 65535";
 
-/// Checks the whole file; the first problem ends it.
-pub(super) fn check(file: &File) -> Result<(), Problem> {
-    rooms(file)?;
-    if file.slot.is_empty() || file.slot.len() > MAX_SLOTS {
-        let problem = format!(
-            "expected 1 to {MAX_SLOTS} [[slot]] tables, found {}",
-            file.slot.len()
-        );
-        return Err(Problem::at(file.rack.span(), "slot", problem));
+/// Checks all of the file that could be read.
+pub(super) fn check(file: &File<'_>, found: &mut Found<'_>) {
+    rooms(file, found);
+    if file.slots.len() > MAX_SLOTS || file.slots.is_empty() {
+        let count = file.slots.len();
+        let text = format!("expected 1 to {MAX_SLOTS} [[slot]] tables, found {count}");
+        found.add(file.rack.place(""), "slot", text);
+        return;
     }
-    names(file)?;
-    builders(file)?;
-    networks(file)?;
-    addresses(file)?;
-    shared::check(file)
+    names(file, found);
+    builders(file, found);
+    networks(file, found);
+    addresses(file, found);
+    let boot = file.boot.settings.as_ref();
+    let presence = boot.is_some_and(|boot| boot.require_cut == Grade::Presence);
+    drivers::check_claims(&file.slots, presence, found);
 }
 
 /// Each room's own check.
-fn rooms(file: &File) -> Result<(), Problem> {
-    fn ask<T>(
-        table: &str,
-        settings: Option<&Spanned<T>>,
-        check: impl Fn(&T) -> Result<(), String>,
-    ) -> Result<(), Problem> {
-        match settings {
-            Some(settings) => check(settings.get_ref())
-                .map_err(|text| Problem::within(settings.span(), table, &text)),
-            None => Ok(()),
-        }
+fn rooms(file: &File<'_>, found: &mut Found<'_>) {
+    file.rack.check(found, RackSettings::check);
+    file.front.check(found, |front| front.check());
+    file.depot.check(found, DepotSettings::check);
+    file.filecache.check(found, |filecache| filecache.check());
+    file.boot.check(found, |boot| boot.check());
+    file.guest.check(found, |guest| guest.check());
+    file.slot_task.check(found, |slot| {
+        let mut mistakes = Mistakes::default();
+        let expected = format!("expected 1 to 100, got {}", slot.attempts);
+        mistakes.unless((1..=100).contains(&slot.attempts), "attempts", expected);
+        mistakes.end()
+    });
+    if let Some(webservice) = &file.webservice {
+        webservice.check(found, |webservice| webservice.check());
     }
-    ask("rack", Some(&file.rack), |rack| {
-        if rack.name.trim().is_empty() || rack.name.chars().any(char::is_control) {
-            return Err("name: expected a name for people, in one line".to_owned());
-        }
-        if rack.build_types.is_empty() {
-            return Err("build_types: expected at least one, such as \"binarypackage\"".to_owned());
-        }
+}
+
+impl RackSettings {
+    fn check(&self) -> Result<(), Mistakes> {
+        let mut mistakes = Mistakes::default();
+        let named = !self.name.trim().is_empty() && !self.name.chars().any(char::is_control);
+        mistakes.unless(named, "name", "expected a name for people, in one line");
+        let expected = "expected at least one, such as \"binarypackage\"";
+        mistakes.unless(!self.build_types.is_empty(), "build_types", expected);
         for (key, rate) in [
-            ("link_mbit_per_s", rack.link_mbit_per_s),
-            ("usb_mbit_per_s", rack.usb_mbit_per_s),
+            ("link_mbit_per_s", self.link_mbit_per_s),
+            ("usb_mbit_per_s", self.usb_mbit_per_s),
         ] {
-            if !(1..=1_000_000).contains(&rate) {
-                return Err(format!("{key}: expected 1 to 1000000, got {rate}"));
-            }
+            let expected = format!("expected 1 to 1000000, got {rate}");
+            mistakes.unless((1..=1_000_000).contains(&rate), key, expected);
         }
-        Ok(())
-    })?;
-    ask("front", file.front.as_ref(), |front| front.check())?;
-    ask("depot", Some(&file.depot), |depot| {
-        if depot.address().ip().is_unspecified() {
-            return Err("advertise: `listen` is every address of this machine, so say which one boards reach".to_owned());
-        }
-        if depot.listen.port() == 0 || depot.address().port() == 0 {
-            return Err("listen: port 0 is no port; expected 1 to 65535".to_owned());
-        }
-        Ok(())
-    })?;
-    ask("filecache", file.filecache.as_ref(), |filecache| {
-        filecache.check()
-    })?;
-    ask("boot", file.boot.as_ref(), |boot| boot.check())?;
-    ask("guest", file.guest.as_ref(), |guest| guest.check())?;
-    ask("webservice", file.webservice.as_ref(), |webservice| {
-        webservice.check()
-    })?;
-    ask("slot_task", file.slot_task.as_ref(), |slot| {
-        if !(1..=100).contains(&slot.attempts) {
-            return Err(format!(
-                "attempts: expected 1 to 100, got {}",
-                slot.attempts
-            ));
-        }
-        Ok(())
-    })
+        mistakes.end()
+    }
+}
+
+impl DepotSettings {
+    fn check(&self) -> Result<(), Mistakes> {
+        let mut mistakes = Mistakes::default();
+        let expected = "`listen` is every address of this machine, so say which one boards reach";
+        let reachable = !self.address().ip().is_unspecified();
+        mistakes.unless(reachable, "advertise", expected);
+        let ports = self.listen.port() != 0 && self.address().port() != 0;
+        mistakes.unless(ports, "listen", NO_PORT);
+        mistakes.end()
+    }
+}
+
+/// The slots whose keys can be read.
+fn slots<'a>(file: &'a File<'_>) -> impl Iterator<Item = &'a SlotKeys> {
+    file.slots.iter().filter_map(|slot| slot.keys.as_ref())
 }
 
 /// No two slots share a name or a host name, and every name is one.
-fn names(file: &File) -> Result<(), Problem> {
+fn names(file: &File<'_>, found: &mut Found<'_>) {
     let mut names = Taken::default();
     let mut hosts = Taken::default();
-    for slot in &file.slot {
-        let slot = slot.get_ref();
+    for slot in slots(file) {
         let name = slot.name.get_ref();
+        let at = slot.name.span().start;
         if !is_label(name) {
-            return Err(Problem::at(
-                slot.name.span(),
-                "slot.name",
-                format!(
-                    "{name:?}: expected 1 to 63 of a-z, 0-9 and -, not beginning or ending with -"
-                ),
-            ));
+            let expected = "expected 1 to 63 of a-z, 0-9 and -, not beginning or ending with -";
+            found.add(at, "slot.name", format!("{name:?}: {expected}"));
+            continue;
         }
-        names.take(name.clone(), name, slot.name.span(), "slot.name")?;
+        if !names.take(name.clone(), name, at, "slot.name", found) {
+            continue;
+        }
         let own = slot.hosts.is_empty().then_some(&slot.name);
         for host in slot.hosts.iter().chain(own) {
-            let text = host.get_ref();
-            if !is_host(text) {
-                return Err(Problem::at(
-                    host.span(),
-                    "slot.hosts",
-                    format!(
-                        "{text:?}: expected a host name without a port, such as panda01.rack.example"
-                    ),
-                ));
+            let (text, at) = (host.get_ref(), host.span().start);
+            if is_host(text) {
+                hosts.take(text.to_ascii_lowercase(), name, at, "slot.hosts", found);
+            } else {
+                let expected = "expected a host name without a port, such as panda01.rack.example";
+                found.add(at, "slot.hosts", format!("{text:?}: {expected}"));
             }
-            hosts.take(text.to_ascii_lowercase(), name, host.span(), "slot.hosts")?;
         }
     }
-    Ok(())
 }
 
 /// Launchpad's names are of slots that are there, and no two slots are one builder.
-fn builders(file: &File) -> Result<(), Problem> {
-    let Some(webservice) = &file.webservice else {
-        return Ok(());
+fn builders(file: &File<'_>, found: &mut Found<'_>) {
+    let Some(room) = &file.webservice else {
+        return;
     };
-    let settings = webservice.get_ref();
-    let slots: Vec<&str> = file
-        .slot
-        .iter()
-        .map(|slot| slot.get_ref().name.get_ref().as_str())
-        .collect();
-    let problem = |text: String| Err(Problem::within(webservice.span(), "webservice", &text));
-    if let Some(unknown) = settings
-        .builders
-        .keys()
-        .find(|name| !slots.contains(&name.as_str()))
-    {
-        return problem(format!("builders: {unknown:?}: there is no such slot"));
-    }
-    let mut taken = HashMap::new();
-    for slot in slots {
-        if let Some(other) = taken.insert(settings.builder(slot), slot) {
-            let builder = settings.builder(slot);
-            return problem(format!("builders: {other} and {slot} are both {builder:?}"));
+    let Some(settings) = &room.settings else {
+        return;
+    };
+    let slots: Vec<String> = file.slots.iter().map(FileSlot::name).collect();
+    for name in settings.builders.keys() {
+        if !slots.contains(name) {
+            let text = format!("{name:?}: there is no such slot");
+            room.wrong(found, "builders", text);
         }
     }
-    Ok(())
+    let mut taken = HashMap::new();
+    for slot in &slots {
+        let builder = settings.builder(slot);
+        // Of two slots with one name that is told already.
+        if let Some(other) = taken.insert(builder, slot)
+            && other != slot
+        {
+            let text = format!("{other} and {slot} are both {builder:?}");
+            room.wrong(found, "builders", text);
+        }
+    }
 }
 
 /// What boards are told of their network can be used.
-fn networks(file: &File) -> Result<(), Problem> {
-    let address = |text: &String| text.parse::<IpAddr>().is_ok();
-    let interface = |text: &String| {
-        text.split_once('/').is_some_and(|(address, prefix)| {
-            let most = match address.parse::<IpAddr>() {
-                Ok(IpAddr::V4(_)) => 32,
-                Ok(IpAddr::V6(_)) => 128,
-                Err(_) => return false,
-            };
-            prefix
-                .parse::<u8>()
-                .is_ok_and(|prefix| (1..=most).contains(&prefix))
-        })
-    };
-    let mac = |text: &String| {
-        text.split(':').count() == 6
-            && text
-                .split(':')
-                .all(|byte| byte.len() == 2 && u8::from_str_radix(byte, 16).is_ok())
-    };
-    for slot in &file.slot {
-        let Some(settings) = &slot.get_ref().network else {
-            continue;
-        };
-        let network = settings.get_ref();
-        let servers = &network.nameservers;
-        for (right, text) in [
-            (
-                network.address.as_ref().is_none_or(interface),
-                "address: expected ADDRESS/PREFIX, such as 10.77.0.11/24",
-            ),
-            (
-                network.gateway.as_ref().is_none_or(address),
-                "gateway: expected an IP address",
-            ),
-            (
-                servers.len() <= 3 && servers.iter().all(address),
-                "nameservers: expected at most three IP addresses",
-            ),
-            (
-                network.mac.as_ref().is_none_or(mac),
-                "mac: expected six bytes, such as 02:70:61:6e:00:01",
-            ),
-            (
-                network.hostname.as_ref().is_none_or(|name| is_host(name)),
-                "hostname: expected a host name",
-            ),
-        ] {
-            if !right {
-                return Err(Problem::within(settings.span(), "slot.network", text));
+fn networks(file: &File<'_>, found: &mut Found<'_>) {
+    for slot in &file.slots {
+        let network = slot.keys.as_ref().and_then(|keys| keys.network.as_ref());
+        if let Some(Err(mistakes)) = network.map(|network| network.get_ref().check()) {
+            for mistake in mistakes {
+                let at = slot.place_in("network", &mistake.key);
+                found.add(at, format!("slot.network.{}", mistake.key), mistake.text);
             }
         }
     }
-    Ok(())
+}
+
+impl NetworkSettings {
+    fn check(&self) -> Result<(), Mistakes> {
+        let address = |text: &String| text.parse::<IpAddr>().is_ok();
+        let mut mistakes = Mistakes::default();
+        let right = self.address.as_deref().is_none_or(is_interface);
+        let expected = "expected ADDRESS/PREFIX, such as 10.77.0.11/24";
+        mistakes.unless(right, "address", expected);
+        let right = self.gateway.as_ref().is_none_or(address);
+        mistakes.unless(right, "gateway", "expected an IP address");
+        let right = self.nameservers.len() <= 3 && self.nameservers.iter().all(address);
+        let expected = "expected at most three IP addresses";
+        mistakes.unless(right, "nameservers", expected);
+        let right = self.mac.as_deref().is_none_or(is_mac);
+        mistakes.unless(
+            right,
+            "mac",
+            "expected six bytes, such as 02:70:61:6e:00:01",
+        );
+        let right = self.hostname.as_deref().is_none_or(is_host);
+        mistakes.unless(right, "hostname", "expected a host name");
+        mistakes.end()
+    }
 }
 
 /// No two slots share an address, and each can be reached.
-fn addresses(file: &File) -> Result<(), Problem> {
-    let shared = file.front.as_ref().and_then(|front| front.get_ref().listen);
+fn addresses(file: &File<'_>, found: &mut Found<'_>) {
+    let front = file.front.settings.as_ref();
+    let shared = front.and_then(|front| front.listen);
     let mut listening: Vec<(SocketAddr, String)> = Vec::new();
-    if let (Some(listen), Some(front)) = (shared, &file.front) {
+    if let Some(listen) = shared {
         if listen.port() == 0 {
-            return Err(Problem::within(
-                front.span(),
-                "front",
-                "listen: port 0 is no port; expected 1 to 65535",
-            ));
+            file.front.wrong(found, "listen", NO_PORT);
         }
         listening.push((listen, "[front]".to_owned()));
     }
-    let depot = file.depot.get_ref().listen;
-    if listening.iter().any(|(address, _)| clash(*address, depot)) {
-        return Err(Problem::within(
-            file.depot.span(),
-            "depot",
-            "listen: [front] listens there already",
-        ));
+    if let Some(depot) = &file.depot.settings {
+        let taken = |(address, _): &(SocketAddr, String)| clash(*address, depot.listen);
+        if listening.iter().any(taken) {
+            let text = "[front] listens there already";
+            file.depot.wrong(found, "listen", text);
+        }
+        listening.push((depot.listen, "[depot]".to_owned()));
     }
-    listening.push((depot, "[depot]".to_owned()));
     let mut links = Taken::default();
-    for slot in &file.slot {
-        let slot = slot.get_ref();
+    for slot in slots(file) {
+        link(slot, &mut links, found);
         let name = slot.name.get_ref();
-        let link = &slot.link;
-        if link.get_ref().port() == 0 || link.get_ref().ip().is_unspecified() {
-            return Err(Problem::at(
-                link.span(),
-                "slot.link",
-                "expected the address and port of this one board",
-            ));
-        }
-        links.take(link.get_ref().to_string(), name, link.span(), "slot.link")?;
-        if let Some(told) = &slot.link_listen
-            && told.get_ref().port() == 0
-        {
-            return Err(Problem::at(
-                told.span(),
-                "slot.link_listen",
-                "port 0 is no port; expected the address and port that the board's agent listens on",
-            ));
-        }
         let Some(listen) = &slot.listen else {
-            if shared.is_none() {
-                return Err(Problem::at(
-                    slot.name.span(),
-                    "slot.listen",
-                    format!(
-                        "{name} cannot be reached: give it a `listen` of its own, or [front] one for all"
-                    ),
-                ));
+            if shared.is_none() && front.is_some() {
+                let text = format!(
+                    "{name} cannot be reached: give it a `listen` of its own, or [front] one for all"
+                );
+                found.add(slot.name.span().start, "slot.listen", text);
             }
             continue;
         };
-        let address = *listen.get_ref();
+        let (address, at) = (*listen.get_ref(), listen.span().start);
         if address.port() == 0 {
-            return Err(Problem::at(
-                listen.span(),
-                "slot.listen",
-                "port 0 is no port; expected 1 to 65535",
-            ));
+            found.add(at, "slot.listen", NO_PORT);
+            continue;
         }
         // One slot may have the shared address as its own, for calls that name no slot.
-        let others = listening
+        let mut others = listening
             .iter()
             .filter(|(other, who)| !(*other == address && who == "[front]"));
-        if let Some((_, who)) = others.clone().find(|(other, _)| clash(*other, address)) {
-            return Err(Problem::at(
-                listen.span(),
-                "slot.listen",
-                format!("{address}: {who} listens there already"),
-            ));
+        if let Some((_, who)) = others.find(|(other, _)| clash(*other, address)) {
+            let text = format!("{address}: {who} listens there already");
+            found.add(at, "slot.listen", text);
+            continue;
         }
         listening.push((address, format!("slot {name}")));
     }
-    Ok(())
+}
+
+/// Where a slot's board is reached, and listens.
+fn link(slot: &SlotKeys, links: &mut Taken, found: &mut Found<'_>) {
+    let (link, at) = (slot.link.get_ref(), slot.link.span().start);
+    if link.port() == 0 || link.ip().is_unspecified() {
+        let expected = "expected the address and port of this one board";
+        found.add(at, "slot.link", expected);
+    } else {
+        links.take(
+            link.to_string(),
+            slot.name.get_ref(),
+            at,
+            "slot.link",
+            found,
+        );
+    }
+    if let Some(told) = &slot.link_listen
+        && told.get_ref().port() == 0
+    {
+        let text =
+            "port 0 is no port; expected the address and port that the board's agent listens on";
+        found.add(told.span().start, "slot.link_listen", text);
+    }
 }
 
 /// Whether two listeners cannot be there at once.
@@ -299,32 +262,45 @@ fn clash(one: SocketAddr, other: SocketAddr) -> bool {
 
 /// Who has what already.
 #[derive(Debug, Default)]
-pub(super) struct Taken(HashMap<String, String>);
+struct Taken(HashMap<String, String>);
 
 impl Taken {
-    pub(super) fn take(
+    /// Whether `slot` can have it; else that is noted.
+    fn take(
         &mut self,
         what: String,
         slot: &str,
-        span: Range<usize>,
+        at: usize,
         key: &str,
-    ) -> Result<(), Problem> {
-        match self.0.entry(what) {
-            Entry::Vacant(free) => {
-                free.insert(slot.to_owned());
-                Ok(())
-            }
-            Entry::Occupied(taken) => Err(Problem::at(
-                span,
-                key,
-                format!(
-                    "{:?}: slot {} has it already; no two slots may share one",
-                    taken.key(),
-                    taken.get()
-                ),
-            )),
-        }
+        found: &mut Found<'_>,
+    ) -> bool {
+        let Some(other) = self.0.get(&what) else {
+            self.0.insert(what, slot.to_owned());
+            return true;
+        };
+        let text = format!("{what:?}: slot {other} has it already; no two slots may share one");
+        found.add(at, key, text);
+        false
     }
+}
+
+/// An address with a prefix length.
+fn is_interface(text: &str) -> bool {
+    let Some((address, prefix)) = text.split_once('/') else {
+        return false;
+    };
+    let most = match address.parse::<IpAddr>() {
+        Ok(IpAddr::V4(_)) => 32,
+        Ok(IpAddr::V6(_)) => 128,
+        Err(_) => return false,
+    };
+    let prefix = prefix.parse::<u8>();
+    prefix.is_ok_and(|prefix| (1..=most).contains(&prefix))
+}
+
+fn is_mac(text: &str) -> bool {
+    let byte = |byte: &str| byte.len() == 2 && u8::from_str_radix(byte, 16).is_ok();
+    text.split(':').count() == 6 && text.split(':').all(byte)
 }
 
 /// One label of a host name.

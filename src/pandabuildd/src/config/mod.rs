@@ -1,14 +1,19 @@
 //! `rack.toml`: assembled from the rooms' own settings types and checked whole, before anything starts.
-//! Each room says what its settings may be; here is only what no room can see alone: that slots share no
-//! name, host name, address or socket. Every error names the file, the line and the key, and what is
-//! allowed. Used by `serve` and `twin`; `rack.example.toml` is the commented example.
+//! Each room and each driver says what its settings may be; here is only what none can see alone: that slots share no
+//! name, host name or address, and that no two drivers claim what only one can have. Everything that is wrong is told at
+//! once, with file, line and key, and what is allowed. `rack.example.toml` is the commented example.
+//!
+//! ```text
+//! text ─▶ TOML with places ─▶ file: each table as its room's settings; slot, drivers: a slot's ─▶ check ─▶ Config
+//!              └ problem: what is wrong, from each of them ──────────────────────────────────────┴──────▶ Problems
+//! ```
 //!
 //! Relative paths are taken from the file's own directory.
 
 mod check;
-mod driver;
-mod error;
-mod shared;
+mod drivers;
+mod file;
+mod problem;
 mod slot;
 
 use std::net::SocketAddr;
@@ -16,11 +21,12 @@ use std::path::{Path, PathBuf};
 
 use panda_protocol::launchpad::Dialect;
 use serde::Deserialize;
-use toml::Spanned;
+use toml::de::DeTable;
 
-pub use self::driver::{ConsoleSettings, PipeSettings, PowerSettings, SenseSettings, TwinSettings};
-pub use self::error::ConfigError;
-use self::slot::FileSlot;
+use self::file::File;
+use self::problem::Found;
+pub(crate) use self::problem::Places;
+pub use self::problem::{ConfigError, Problem, Problems};
 pub use self::slot::{NetworkSettings, SlotSettings};
 use crate::boot::BootSettings;
 use crate::filecache::FilecacheSettings;
@@ -118,87 +124,132 @@ impl DepotSettings {
     }
 }
 
-/// The file as it is written: parts keep their place for the checks' errors.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    rack: Spanned<RackSettings>,
-    front: Option<Spanned<FrontSettings>>,
-    depot: Spanned<DepotSettings>,
-    filecache: Option<Spanned<FilecacheSettings>>,
-    boot: Option<Spanned<BootSettings>>,
-    guest: Option<Spanned<GuestSettings>>,
-    slot_task: Option<Spanned<crate::slot::Settings>>,
-    webservice: Option<Spanned<WebServiceSettings>>,
-    #[serde(default)]
-    slot: Vec<Spanned<FileSlot>>,
-}
-
 impl Config {
     /// Reads and checks `path`.
     ///
     /// # Errors
-    /// See [`ConfigError`].
+    /// See [`ConfigError`]: everything that is wrong.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let unreadable = |source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        };
-        let metadata = std::fs::metadata(path).map_err(unreadable)?;
-        if metadata.len() > MAX_BYTES {
-            return Err(ConfigError::TooLong {
-                path: path.to_owned(),
-                max: MAX_BYTES,
-            });
-        }
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
-        Self::parse(&text, path)
+        Self::parse(&text_of(path)?, path)
     }
 
     /// Checks the text of a `rack.toml` that is, or would be, at `path`.
     ///
     /// # Errors
-    /// See [`ConfigError`].
+    /// See [`ConfigError`]: everything that is wrong.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let file: File = toml::from_str(text).map_err(|error| ConfigError::Shape {
-            path: path.to_owned(),
-            error: Box::new(error),
-        })?;
-        let located = |problem: error::Problem| problem.located(text, path);
-        check::check(&file).map_err(located)?;
-        let base = path.parent().unwrap_or(Path::new(""));
-        let mut rack = file.rack.into_inner();
-        rack.state_dir = from(base, &rack.state_dir);
-        rack.image = from(base, &rack.image);
-        let mut slot_task = file.slot_task.map(Spanned::into_inner).unwrap_or_default();
-        slot_task.dialect = rack.dialect;
-        let mut filecache = file.filecache.map(Spanned::into_inner).unwrap_or_default();
-        filecache.dialect = rack.dialect;
-        let slots = file
-            .slot
-            .into_iter()
-            .map(|slot| slot.into_inner().settings(base).map_err(located))
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            rack,
-            front: file.front.map(Spanned::into_inner).unwrap_or_default(),
-            depot: file.depot.into_inner(),
-            filecache,
-            boot: file.boot.map(Spanned::into_inner).unwrap_or_default(),
-            guest: file.guest.map(Spanned::into_inner).unwrap_or_default(),
-            slot_task,
-            webservice: file.webservice.map(|webservice| {
-                let mut webservice = webservice.into_inner();
-                webservice.credentials = from(base, &webservice.credentials);
-                webservice
-            }),
-            slots,
-        })
+        Examined::of(text, path).config
     }
 }
 
-fn rebase(base: &Path, path: &mut PathBuf) {
-    *path = from(base, path);
+/// A file as far as it can be read, for whoever looks beyond its first mistakes.
+#[derive(Debug)]
+pub(crate) struct Examined {
+    /// The configuration, or everything that is wrong with it.
+    pub(crate) config: Result<Config, ConfigError>,
+    /// The image's directory, where that much can be read.
+    pub(crate) image: Option<PathBuf>,
+    /// Where each key is written.
+    pub(crate) places: Places,
+}
+
+impl Examined {
+    /// Reads and checks `path`.
+    pub(crate) fn load(path: &Path) -> Self {
+        match text_of(path) {
+            Ok(text) => Self::of(&text, path),
+            Err(error) => Self {
+                config: Err(error),
+                image: None,
+                places: Places::default(),
+            },
+        }
+    }
+
+    fn of(text: &str, path: &Path) -> Self {
+        let (document, errors) = DeTable::parse_recoverable(text);
+        let places = Places::of(document.get_ref(), text, path);
+        let mut found = Found::new(text, path);
+        for error in &errors {
+            let at = error.span().map_or(0, |span| span.start);
+            found.add(at, "", error.message().replace('\n', " "));
+        }
+        // What a line that is no TOML was meant to say is not known, so nothing else is missed.
+        if let Some(problems) = found.end() {
+            return Self {
+                config: Err(problems.into()),
+                image: None,
+                places,
+            };
+        }
+        let base = path.parent().unwrap_or(Path::new(""));
+        let mut found = Found::new(text, path);
+        let file = File::read(document.get_ref(), &mut found);
+        check::check(&file, &mut found);
+        let image = file.rack.settings.as_ref();
+        let image = image.map(|rack| from(base, &rack.image));
+        let assembled = assemble(file, base);
+        let config = match (assembled, found.end()) {
+            (Some(config), None) => Ok(config),
+            (_, Some(problems)) => Err(problems.into()),
+            (None, None) => {
+                // Whoever could not read a table has said so; this is for the day when one has not.
+                let problem = places.problem("", "", "a table of this file cannot be read");
+                Err(ConfigError::Wrong(problem.into()))
+            }
+        };
+        Self {
+            config,
+            image,
+            places,
+        }
+    }
+}
+
+fn text_of(path: &Path) -> Result<String, ConfigError> {
+    let unreadable = |source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    if metadata.len() > MAX_BYTES {
+        return Err(ConfigError::TooLong {
+            path: path.to_owned(),
+            max: MAX_BYTES,
+        });
+    }
+    std::fs::read_to_string(path).map_err(unreadable)
+}
+
+/// The rooms' settings as one, with relative paths taken from `base`; none where a table could not be read.
+fn assemble(file: File<'_>, base: &Path) -> Option<Config> {
+    let mut rack = file.rack.settings?;
+    rack.state_dir = from(base, &rack.state_dir);
+    rack.image = from(base, &rack.image);
+    let mut slot_task = file.slot_task.settings?;
+    slot_task.dialect = rack.dialect;
+    let mut filecache = file.filecache.settings?;
+    filecache.dialect = rack.dialect;
+    let webservice = match file.webservice {
+        Some(room) => {
+            let mut webservice = room.settings?;
+            webservice.credentials = from(base, &webservice.credentials);
+            Some(webservice)
+        }
+        None => None,
+    };
+    let slots = file.slots.into_iter().map(|slot| slot.settings(base));
+    Some(Config {
+        rack,
+        front: file.front.settings?,
+        depot: file.depot.settings?,
+        filecache,
+        boot: file.boot.settings?,
+        guest: file.guest.settings?,
+        slot_task,
+        webservice,
+        slots: slots.collect::<Option<_>>()?,
+    })
 }
 
 /// `path`, from `base` where it is relative, and without a `.` in it.

@@ -1,22 +1,42 @@
 //! `[[slot]]`: a place in the rack with a board in it.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
+use panda_board::driver::{ConsoleDriver, PipeDriver, PowerDriver, SenseDriver, Settings};
+use panda_board::drivers::{CONSOLE, PIPE, SENSE};
+use panda_board::settings::read;
 use panda_protocol::boot_toml::Network;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
-use super::driver::{
-    self, ConsoleSettings, DriverTable, PipeSettings, PowerSettings, PowerTables, SenseSettings,
-};
-use super::error::Problem;
+use super::drivers::{self, Named};
+use super::file::place;
+use super::problem::Found;
 use crate::boot::ExpectedBoard;
 
 /// One slot as it is written.
+pub(super) struct FileSlot<'a> {
+    table: &'a DeTable<'a>,
+    at: usize,
+    /// How many slots are written before it.
+    index: usize,
+    /// Its keys but for the drivers' tables; none where they cannot be read.
+    pub(super) keys: Option<SlotKeys>,
+    pub(super) power: Vec<Named<'a, dyn PowerDriver>>,
+    pub(super) pipe: Option<Named<'a, dyn PipeDriver>>,
+    pub(super) console: Option<Named<'a, dyn ConsoleDriver>>,
+    pub(super) sense: Option<Named<'a, dyn SenseDriver>>,
+}
+
+/// The keys of `[[slot]]`; the drivers' tables are read apart.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct FileSlot {
+pub(super) struct SlotKeys {
     pub(super) name: Spanned<String>,
     #[serde(default)]
     pub(super) hosts: Vec<Spanned<String>>,
@@ -29,16 +49,18 @@ pub(super) struct FileSlot {
     pub(super) network: Option<Spanned<NetworkSettings>>,
     #[serde(default)]
     board: ExpectedBoard,
-    pub(super) power: Spanned<PowerTables>,
-    pub(super) pipe: Spanned<DriverTable<PipeSettings>>,
-    #[serde(default)]
-    pub(super) console: Option<Spanned<DriverTable<ConsoleSettings>>>,
-    #[serde(default)]
-    pub(super) sense: Option<Spanned<DriverTable<SenseSettings>>>,
+    #[serde(rename = "power")]
+    _power: IgnoredAny,
+    #[serde(rename = "pipe")]
+    _pipe: IgnoredAny,
+    #[serde(default, rename = "console")]
+    _console: IgnoredAny,
+    #[serde(default, rename = "sense")]
+    _sense: IgnoredAny,
 }
 
 /// One slot.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct SlotSettings {
     /// Its name: one label of a host name.
     pub name: Spanned<String>,
@@ -54,41 +76,83 @@ pub struct SlotSettings {
     pub network: Option<Spanned<NetworkSettings>>,
     /// Which board belongs here.
     pub board: ExpectedBoard,
-    /// The board's supply.
-    pub power: PowerSettings,
+    /// The board's supplies, at least one, switched together.
+    pub power: Vec<Arc<dyn PowerDriver>>,
     /// The port of its OTG.
-    pub pipe: PipeSettings,
+    pub pipe: Arc<dyn PipeDriver>,
     /// Its serial console, where there is one.
-    pub console: Option<ConsoleSettings>,
+    pub console: Option<Arc<dyn ConsoleDriver>>,
     /// What senses its supply, where there is something.
-    pub sense: Option<SenseSettings>,
+    pub sense: Option<Arc<dyn SenseDriver>>,
 }
 
-impl FileSlot {
-    /// With the drivers' tables read and checked, and relative paths taken from `base`.
-    pub(super) fn settings(self, base: &Path) -> Result<SlotSettings, Problem> {
-        let power = self.power.get_ref().settings(&self.power.span())?;
-        let pipe = self.pipe.get_ref().settings(self.pipe.span())?;
-        let console = match &self.console {
-            Some(table) => Some(table.get_ref().settings(table.span())?),
-            None => None,
-        };
-        let sense = match &self.sense {
-            Some(table) => Some(table.get_ref().settings(table.span())?),
-            None => None,
-        };
-        Ok(SlotSettings {
-            name: self.name,
-            hosts: self.hosts,
-            listen: self.listen,
-            link: self.link,
-            link_listen: self.link_listen,
-            network: self.network,
-            board: self.board,
-            power: driver::based(power, base),
-            pipe: driver::based(pipe, base),
-            console: console.map(|console| driver::based(console, base)),
-            sense: sense.map(|sense| driver::based(sense, base)),
+impl<'a> FileSlot<'a> {
+    /// Reads the slot at `span`, after `index` others.
+    pub(super) fn read(
+        table: &'a DeTable<'a>,
+        span: Range<usize>,
+        index: usize,
+        found: &mut Found<'_>,
+    ) -> Self {
+        let at = span.start;
+        let reading = read(table, span);
+        found.misread("slot", reading.wrong);
+        let power = table.get("power");
+        Self {
+            table,
+            at,
+            index,
+            keys: reading.settings,
+            power: power.map_or_else(Vec::new, |value| drivers::read_supplies(value, found)),
+            pipe: table
+                .get("pipe")
+                .and_then(|value| drivers::read(&PIPE, value, found)),
+            console: table
+                .get("console")
+                .and_then(|value| drivers::read(&CONSOLE, value, found)),
+            sense: table
+                .get("sense")
+                .and_then(|value| drivers::read(&SENSE, value, found)),
+        }
+    }
+
+    /// Its name, where it has one.
+    pub(super) fn name(&self) -> String {
+        let name = self
+            .table
+            .get("name")
+            .and_then(|name| name.get_ref().as_str());
+        name.map_or_else(|| format!("number {}", self.index + 1), str::to_owned)
+    }
+
+    /// Where the value of `key` in the table `table` is, or that table.
+    pub(super) fn place_in(&self, table: &str, key: &str) -> usize {
+        let at = place(Some(self.table), table, self.at);
+        let inner = self.table.get(table).map(Spanned::get_ref);
+        place(inner.and_then(DeValue::as_table), key, at)
+    }
+
+    /// With relative paths taken from `base`; none where something of it could not be read.
+    pub(super) fn settings(self, base: &Path) -> Option<SlotSettings> {
+        fn rebase<T: Settings + ?Sized>(named: Named<'_, T>, base: &Path) -> Arc<T> {
+            let mut settings = named.settings;
+            settings.rebase(base);
+            Arc::from(settings)
+        }
+        let keys = self.keys?;
+        let power = self.power.into_iter();
+        Some(SlotSettings {
+            name: keys.name,
+            hosts: keys.hosts,
+            listen: keys.listen,
+            link: keys.link,
+            link_listen: keys.link_listen,
+            network: keys.network,
+            board: keys.board,
+            power: power.map(|supply| rebase(supply, base)).collect(),
+            pipe: rebase(self.pipe?, base),
+            console: self.console.map(|console| rebase(console, base)),
+            sense: self.sense.map(|sense| rebase(sense, base)),
         })
     }
 }

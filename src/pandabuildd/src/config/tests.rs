@@ -1,8 +1,18 @@
 //! The example, and every way to be wrong, with its exact line and key.
 
+use std::any::Any;
+
+use panda_board::twin::TwinSettings;
+
 use super::*;
 
+mod all;
 mod drivers;
+
+/// A driver's settings as what they are; `&dyn Any` of the box's content.
+fn settings<T: Any>(settings: &dyn Any) -> &T {
+    settings.downcast_ref().expect("another driver's settings")
+}
 
 const RACK: &str = r#"[rack]
 name = "rack1"
@@ -118,10 +128,11 @@ fn a_right_file_is_taken_whole_with_paths_from_its_directory() {
     let config = parse(RACK).unwrap();
     assert_eq!(config.rack.state_dir, Path::new("/etc/state"));
     assert_eq!(config.rack.image, Path::new("/images/good"));
-    let twin = TwinSettings {
-        socket: "/etc/b/1/power".into(),
+    let [power] = config.slots[0].power.as_slice() else {
+        panic!("{:?}", config.slots[0].power)
     };
-    assert_eq!(config.slots[0].power, PowerSettings::Twin(twin));
+    let twin: &TwinSettings = settings(power.as_ref());
+    assert_eq!(twin.socket, Path::new("/etc/b/1/power"));
     assert_eq!(
         config.slots[0].host_names().collect::<Vec<_>>(),
         ["panda01.rack.example"]

@@ -17,10 +17,11 @@ mod tests;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use panda_board::twin::TwinConsole;
-use panda_board::{BoardError, Console};
+use panda_board::Console;
+use panda_board::driver::ConsoleDriver;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +29,6 @@ use tokio_util::sync::CancellationToken;
 pub use self::clean::{Secrets, harmless};
 pub use self::log::{ConsoleLog, DIRECTORY, Place};
 pub use self::secrets::{Current, follow};
-use crate::config::ConsoleSettings;
 use clean::Cleaner;
 
 /// The logs of every slot that has a console, by the slot's name.
@@ -48,7 +48,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// One slot's recorder.
 #[derive(Debug)]
 pub struct Recorder {
-    source: ConsoleSettings,
+    source: Arc<dyn ConsoleDriver>,
     writer: log::Writer,
     current: watch::Receiver<Current>,
     keys: mpsc::Receiver<log::Keys>,
@@ -62,7 +62,7 @@ impl Recorder {
     /// # Errors
     /// The directory cannot be made.
     pub fn new(
-        source: ConsoleSettings,
+        source: Arc<dyn ConsoleDriver>,
         directory: &Path,
         current: watch::Receiver<Current>,
     ) -> io::Result<(Self, ConsoleLog)> {
@@ -88,7 +88,7 @@ impl Recorder {
     async fn record(&mut self) {
         let mut pause = FIRST_PAUSE;
         loop {
-            let said = match open(&self.source).await {
+            let said = match self.source.open().await {
                 Ok(mut console) => match self.record_open(console.as_mut()).await {
                     Ok(said) => said,
                     Err(error) => {
@@ -182,14 +182,6 @@ impl Recorder {
 fn answer(taken: tokio::sync::oneshot::Sender<Result<(), String>>, result: Result<(), String>) {
     if taken.send(result).is_err() {
         tracing::debug!("whoever typed has gone");
-    }
-}
-
-async fn open(source: &ConsoleSettings) -> Result<Box<dyn Console>, BoardError> {
-    match source {
-        ConsoleSettings::Twin(twin) => Ok(Box::new(TwinConsole::connect(&twin.socket).await?)),
-        ConsoleSettings::Serial(serial) => serial.open(),
-        ConsoleSettings::Tcp(tcp) => tcp.open().await,
     }
 }
 

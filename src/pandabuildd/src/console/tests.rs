@@ -9,12 +9,12 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::pty::openpty;
 use nix::unistd::ttyname;
 use panda_board::console::{SerialConsoleSettings, TcpConsoleSettings};
+use panda_board::twin::TwinSettings;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::config::TwinSettings;
 
 struct Recording {
     _directory: tempfile::TempDir,
@@ -25,7 +25,7 @@ struct Recording {
 }
 
 impl Recording {
-    fn start(source: ConsoleSettings) -> Self {
+    fn start(source: impl ConsoleDriver) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let current = Current {
             boot: BootNo::new(7),
@@ -33,7 +33,7 @@ impl Recording {
         };
         let (current, watch) = watch::channel(current);
         let path = directory.path().join(DIRECTORY);
-        let (recorder, log) = Recorder::new(source, &path, watch).unwrap();
+        let (recorder, log) = Recorder::new(Arc::new(source), &path, watch).unwrap();
         let stop = CancellationToken::new();
         let task = tokio::spawn(recorder.run(stop.clone()));
         Self {
@@ -72,7 +72,7 @@ async fn a_tcp_console_that_goes_away_and_comes_back_is_recorded_again_with_time
  {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let mut recording = Recording::start(ConsoleSettings::Tcp(TcpConsoleSettings { address }));
+    let mut recording = Recording::start(TcpConsoleSettings { address });
     let (mut board, _) = listener.accept().await.unwrap();
     board
         .write_all(b"\x1b[2JLinux\r\nkey open sesame\r\nlogin: ")
@@ -112,7 +112,7 @@ async fn a_serial_console_that_is_unplugged_and_comes_back_is_recorded_again() {
         device: device.clone(),
         baud: 115_200,
     };
-    let mut recording = Recording::start(ConsoleSettings::Serial(settings));
+    let mut recording = Recording::start(settings);
     // What comes before the line is open is not the console's; so it is said until it is heard.
     let mut said = 0;
     while recording.log.boots().await.unwrap().is_empty() {
@@ -146,7 +146,7 @@ async fn each_boot_has_a_log_of_its_own() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("console.sock");
     let listener = UnixListener::bind(&socket).unwrap();
-    let mut recording = Recording::start(ConsoleSettings::Twin(TwinSettings { socket }));
+    let mut recording = Recording::start(TwinSettings { socket });
     let (mut board, _) = listener.accept().await.unwrap();
     board.write_all(b"one\n").await.unwrap();
     recording.until(BootNo::new(7), "Z one\n").await;
@@ -168,7 +168,7 @@ async fn a_new_boots_key_is_left_out_as_soon_as_it_is_known() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("console.sock");
     let listener = UnixListener::bind(&socket).unwrap();
-    let mut recording = Recording::start(ConsoleSettings::Twin(TwinSettings { socket }));
+    let mut recording = Recording::start(TwinSettings { socket });
     let (mut board, _) = listener.accept().await.unwrap();
     recording.current.send_modify(|current| {
         current.secrets = Secrets::new(["MIGHAgEAMBMGByqGSM49".to_owned()]);
@@ -185,7 +185,7 @@ async fn a_new_boots_key_is_left_out_as_soon_as_it_is_known() {
 async fn keys_go_to_an_open_console_and_are_refused_while_there_is_none() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let recording = Recording::start(ConsoleSettings::Tcp(TcpConsoleSettings { address }));
+    let recording = Recording::start(TcpConsoleSettings { address });
     let (mut board, _) = listener.accept().await.unwrap();
     recording.log.type_keys(b"uname\r".to_vec()).await.unwrap();
     let mut heard = [0; 6];

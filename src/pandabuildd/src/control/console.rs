@@ -116,6 +116,9 @@ async fn once(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use panda_board::twin::TwinSettings;
     use panda_protocol::launchpad::Dialect;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::UnixListener;
@@ -123,7 +126,6 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::config::{ConsoleSettings, TwinSettings};
     use crate::console::{Consoles, Current, Recorder};
     use crate::control::client::{ControlError, ask};
     use crate::control::wire::Ask;
@@ -147,8 +149,8 @@ mod tests {
         };
         let listener = UnixListener::bind(&twin.socket).unwrap();
         let (current, watch) = watch::channel(Current::default());
-        let source = ConsoleSettings::Twin(twin);
-        let (recorder, log) = Recorder::new(source, &state.path().join("console"), watch).unwrap();
+        let (recorder, log) =
+            Recorder::new(Arc::new(twin), &state.path().join("console"), watch).unwrap();
         let stop = CancellationToken::new();
         let _stopped = stop.clone().drop_guard();
         drop(tokio::spawn(recorder.run(stop.clone())));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use panda_board::settings::Mistakes;
 use panda_http::download::DownloadSettings;
 use panda_protocol::launchpad::Dialect;
 use serde::{Deserialize, Serialize};
@@ -65,11 +66,12 @@ const WAIT_2011: Duration = Duration::from_secs(35);
 const LONGEST_MS: u64 = 24 * 3_600_000;
 
 impl FilecacheSettings {
-    /// What is wrong with these settings, as `key: what is expected`; the configuration's check.
+    /// What is wrong with these settings; the configuration's check.
     ///
     /// # Errors
-    /// The first setting that is out of its range.
-    pub fn check(&self) -> Result<(), String> {
+    /// All of it.
+    pub fn check(&self) -> Result<(), Mistakes> {
+        let mut mistakes = Mistakes::default();
         for (key, value) in [
             ("connect_ms", self.connect_ms),
             ("read_ms", self.read_ms),
@@ -80,28 +82,23 @@ impl FilecacheSettings {
             ("shun_ms", self.shun_ms),
             ("look_ms", self.look_ms),
         ] {
-            if !(1..=LONGEST_MS).contains(&value) {
-                return Err(format!(
-                    "{key}: expected 1 to {LONGEST_MS} milliseconds, got {value}"
-                ));
-            }
+            mistakes.milliseconds(key, value, 1..=LONGEST_MS);
         }
         for (key, value) in [
             ("max_bytes", self.max_bytes),
             ("file_max_bytes", self.file_max_bytes),
         ] {
-            if value == 0 {
-                return Err(format!("{key}: expected at least one byte"));
-            }
+            mistakes.unless(value > 0, key, "expected at least one byte");
         }
         // Else a file that is allowed would be refused when a build needs it.
-        if self.file_max_bytes > self.max_bytes {
-            return Err(format!(
-                "file_max_bytes: expected at most max_bytes ({}), got {}",
+        if self.max_bytes > 0 && self.file_max_bytes > self.max_bytes {
+            let expected = format!(
+                "expected at most max_bytes ({}), got {}",
                 self.max_bytes, self.file_max_bytes
-            ));
+            );
+            mistakes.add("file_max_bytes", expected);
         }
-        Ok(())
+        mistakes.end()
     }
 
     /// How long one `ensurepresent` is kept waiting.
@@ -130,7 +127,10 @@ mod tests {
 
     #[test]
     fn one_file_may_not_be_larger_than_the_whole_cache() {
-        let check = |text: &str| toml::from_str::<FilecacheSettings>(text).unwrap().check();
+        let check = |text: &str| {
+            let settings: FilecacheSettings = toml::from_str(text).unwrap();
+            settings.check().map_err(|mistakes| mistakes.to_string())
+        };
         assert_eq!(check("max_bytes = 7\nfile_max_bytes = 7"), Ok(()));
         assert_eq!(
             check("max_bytes = 7\nfile_max_bytes = 8"),
@@ -169,7 +169,7 @@ mod tests {
             "look_ms",
         ] {
             let settings: FilecacheSettings = toml::from_str(&format!("{key} = 0")).unwrap();
-            let problem = settings.check().unwrap_err();
+            let problem = settings.check().unwrap_err().to_string();
             assert!(problem.starts_with(&format!("{key}: ")), "{problem}");
         }
     }

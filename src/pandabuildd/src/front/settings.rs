@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use panda_board::settings::Mistakes;
 use panda_http::{ServerSettings, ServiceLimits};
 use panda_protocol::launchpad::xml::Limits;
 use serde::{Deserialize, Serialize};
@@ -48,38 +49,34 @@ const LONGEST_MS: u64 = 3_600_000;
 const LEAST_CALL: usize = 16 * 1024;
 
 impl FrontSettings {
-    /// What is wrong with these settings, as `key: what is expected`; the configuration's check.
+    /// What is wrong with these settings; the configuration's check.
     ///
     /// # Errors
-    /// The first setting that is out of its range.
-    pub fn check(&self) -> Result<(), String> {
+    /// All of it.
+    pub fn check(&self) -> Result<(), Mistakes> {
+        let mut mistakes = Mistakes::default();
         for (key, value) in [
             ("call_ms", self.call_ms),
             ("write_ms", self.write_ms),
             ("drain_ms", self.drain_ms),
         ] {
-            if !(1..=LONGEST_MS).contains(&value) {
-                return Err(format!(
-                    "{key}: expected 1 to {LONGEST_MS} milliseconds, got {value}"
-                ));
-            }
+            mistakes.milliseconds(key, value, 1..=LONGEST_MS);
         }
         for (key, value) in [
             ("connections", self.connections),
             ("connections_per_address", self.connections_per_address),
         ] {
-            if value == 0 {
-                return Err(format!("{key}: expected at least 1"));
-            }
+            mistakes.unless(value > 0, key, "expected at least 1");
         }
         let most = Limits::default().bytes * 8;
         if !(LEAST_CALL..=most).contains(&self.call_max_bytes) {
-            return Err(format!(
-                "call_max_bytes: expected {LEAST_CALL} to {most}, got {}",
+            let expected = format!(
+                "expected {LEAST_CALL} to {most}, got {}",
                 self.call_max_bytes
-            ));
+            );
+            mistakes.add("call_max_bytes", expected);
         }
-        Ok(())
+        mistakes.end()
     }
 
     /// For the accept loop.
@@ -126,6 +123,7 @@ mod tests {
                 settings
                     .check()
                     .unwrap_err()
+                    .to_string()
                     .starts_with(&format!("{key}: "))
             );
         }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use panda_board::settings::Mistakes;
 use panda_http::ClientLimits;
 use panda_http::endpoint::EndpointSettings;
 use serde::{Deserialize, Serialize};
@@ -66,11 +67,12 @@ impl Default for GuestSettings {
 const LONGEST_MS: u64 = 30 * 24 * 3_600_000;
 
 impl GuestSettings {
-    /// What is wrong with these settings, as `key: what is expected`; the configuration's check.
+    /// What is wrong with these settings; the configuration's check.
     ///
     /// # Errors
-    /// The first setting that is out of its range.
-    pub fn check(&self) -> Result<(), String> {
+    /// All of it.
+    pub fn check(&self) -> Result<(), Mistakes> {
+        let mut mistakes = Mistakes::default();
         let times = [
             ("poll_ms", self.poll_ms),
             ("prove_ms", self.prove_ms),
@@ -86,22 +88,16 @@ impl GuestSettings {
             ("abort_ms", self.abort_ms),
         ];
         for (key, value) in times {
-            if !(1..=LONGEST_MS).contains(&value) {
-                return Err(format!(
-                    "{key}: expected 1 to {LONGEST_MS} milliseconds, got {value}"
-                ));
-            }
+            mistakes.milliseconds(key, value, 1..=LONGEST_MS);
         }
         let sizes = [
             ("log_max_bytes", self.log_max_bytes),
             ("results_max_bytes", self.results_max_bytes),
         ];
         for (key, value) in sizes {
-            if value == 0 {
-                return Err(format!("{key}: expected at least one byte"));
-            }
+            mistakes.unless(value > 0, key, "expected at least one byte");
         }
-        Ok(())
+        mistakes.end()
     }
 
     pub(super) fn client_limits(&self) -> ClientLimits {
@@ -138,7 +134,7 @@ mod tests {
             ("results_max_bytes = 0", "results_max_bytes"),
         ] {
             let settings: GuestSettings = toml::from_str(text).unwrap();
-            let problem = settings.check().unwrap_err();
+            let problem = settings.check().unwrap_err().to_string();
             assert!(problem.starts_with(&format!("{key}: ")), "{problem}");
         }
         assert!(toml::from_str::<GuestSettings>("poll = 1").is_err());

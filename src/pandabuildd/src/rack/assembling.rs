@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use panda_board::usb::Sysfs;
+use panda_board::driver::Machine;
 use panda_http::{Identity, ServerSettings};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::listening::{Listeners, rpcs, urls};
 use super::running::finish;
 use super::slots::{Prepared, release_after_resets};
-use super::{LEDGER, Rack, RackError, Sockets, StateLock, drivers};
+use super::{LEDGER, Rack, RackError, Ready, Sockets, StateLock, drivers};
 use crate::config::{Config, SlotSettings};
 use crate::console::{self, Consoles};
 use crate::control::{self, Desk, Operated, Rpc};
@@ -43,23 +43,27 @@ impl Rack {
     /// # Errors
     /// See [`RackError`]. No board has been touched then.
     pub async fn start(config: Config, lock: StateLock) -> Result<Self, RackError> {
-        Self::start_at(config, lock, Sockets::default()).await
+        let ready = match Ready::examine(&config).await {
+            Ok(ready) => ready,
+            Err(wrong) => return Err(RackError::Several(wrong)),
+        };
+        Self::start_at(config, ready, lock, Sockets::default()).await
     }
 
-    /// As [`Rack::start`], listening on what `sockets` holds already.
+    /// As [`Rack::start`], with what it needs looked at already, and listening on what `sockets` holds.
     ///
     /// # Errors
     /// See [`RackError`]. No board has been touched then.
-    pub async fn start_at(
+    pub(crate) async fn start_at(
         config: Config,
+        ready: Ready,
         lock: StateLock,
         sockets: Sockets,
     ) -> Result<Self, RackError> {
         let state = config.rack.state_dir.clone();
-        let image = Arc::new(load_image(&config).await?);
-        let webservice = config.webservice.clone().map(WebService::new).transpose()?;
+        let Ready { image, webservice } = ready;
         let rpcs = rpcs(&config)?;
-        let made = drivers::make(&config, Sysfs::default()).await?;
+        let made = drivers::make(&config, Machine::default()).await?;
         let listeners = Listeners::bind(&config, sockets).await?;
         let control = control::bind(&state.join(control::SOCKET))?;
 
@@ -98,7 +102,6 @@ impl Rack {
             prepared.push(assembly.prepare(settings, drivers).await?);
         }
         // Nothing can be refused any more: from here on boards are touched.
-        let webservice = webservice.map(Arc::new);
         let mut begun = Begun::default();
         for ((settings, prepared), rpc) in config.slots.iter().zip(prepared).zip(rpcs) {
             let webservice = webservice.as_ref();
@@ -137,12 +140,6 @@ impl Rack {
             _lock: lock,
         })
     }
-}
-
-async fn load_image(config: &Config) -> Result<Image, RackError> {
-    let directory = config.rack.image.clone();
-    let image = tokio::task::spawn_blocking(move || Image::load(&directory));
-    Ok(image.await.map_err(|_| RackError::Interrupted)??)
 }
 
 /// What runs beside the fronts, and what stops it.

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use panda_board::settings::Mistake;
 use panda_http::endpoint::ClientError;
 use panda_http::pinned::PinnedError;
 
@@ -72,21 +73,49 @@ pub enum RackError {
         source: ClientError,
     },
     /// A driver that cannot work here.
-    #[error("slot {slot}: [slot.{table}]: {problem}")]
+    #[error("slot {slot}: [slot.{table}]: {mistake}")]
     Driver {
         /// The slot.
         slot: String,
         /// `power`, `pipe`, `sense` or `console`.
         table: &'static str,
-        /// `key: what is wrong`.
-        problem: String,
+        /// Which, where a slot has several.
+        index: Option<usize>,
+        /// The key, and what is wrong.
+        mistake: Mistake,
     },
+    /// Several things, each by itself.
+    #[error("{}", lines(.0))]
+    Several(Vec<RackError>),
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ControlServerError),
     /// A task that ends by itself has a fault.
     #[error("the daemon's start was cut short")]
     Interrupted,
+}
+
+impl RackError {
+    /// All of `errors` as one; nothing where there are none.
+    ///
+    /// # Errors
+    /// There are some.
+    pub(crate) fn all(mut errors: Vec<Self>) -> Result<(), Self> {
+        match (errors.pop(), errors.is_empty()) {
+            (None, _) => Ok(()),
+            (Some(one), true) => Err(one),
+            (Some(last), false) => {
+                errors.push(last);
+                Err(Self::Several(errors))
+            }
+        }
+    }
+}
+
+/// One a line.
+fn lines(errors: &[RackError]) -> String {
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    lines.join("\n")
 }
 
 fn listen_hint(error: &io::Error) -> &'static str {

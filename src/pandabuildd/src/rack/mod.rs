@@ -8,6 +8,7 @@
 //! ```
 //!
 //! # Layout
+//! - `ready`: what a rack needs, looked at before anything is made
 //! - `assembling`: what all slots share, in the order above, and then everything begun
 //! - `slots`: one slot: all of it that can be refused, then its life
 //! - [`drivers`]: the drivers that slots name
@@ -19,6 +20,7 @@ mod assembling;
 pub(crate) mod drivers;
 mod error;
 mod listening;
+mod ready;
 mod running;
 mod slots;
 pub mod sockets;
@@ -27,6 +29,7 @@ mod state;
 mod tests;
 
 pub use self::error::RackError;
+pub(crate) use self::ready::Ready;
 pub use self::running::Rack;
 pub use self::sockets::Sockets;
 pub use self::state::StateLock;

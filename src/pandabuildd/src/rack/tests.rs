@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use panda_board::proxr::ProxrSerialSettings;
 use panda_http::client::ClientLimits;
 use panda_http::endpoint::{ClientError, EndpointSettings};
 use panda_http::{BuilderClient, Endpoint, pinned};
@@ -159,8 +160,8 @@ async fn a_driver_that_cannot_work_here_is_refused_before_any_board_is_touched()
     let bench = Bench::new();
     let mut config = bench.config();
     let relay = "device = \"/dev/serial/by-id/none\"\nrelay = 1";
-    config.slots[1].power =
-        crate::config::PowerSettings::ProxrSerial(toml::from_str(relay).unwrap());
+    let relay: ProxrSerialSettings = toml::from_str(relay).unwrap();
+    config.slots[1].power = vec![Arc::new(relay)];
     let error = Rack::start(config, bench.lock())
         .await
         .unwrap_err()

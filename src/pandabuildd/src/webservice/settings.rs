@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use panda_board::settings::Mistakes;
 use serde::Deserialize;
 use url::{Host, Url};
 
@@ -61,11 +62,12 @@ fn answer_max_bytes() -> usize {
 const LONGEST_MS: u64 = 3_600_000;
 
 impl WebServiceSettings {
-    /// Checks what the types cannot; the text is `key: what is expected`.
+    /// Checks what the types cannot.
     ///
     /// # Errors
-    /// The first setting that cannot be meant.
-    pub fn check(&self) -> Result<(), String> {
+    /// All of it.
+    pub fn check(&self) -> Result<(), Mistakes> {
+        let mut mistakes = Mistakes::default();
         let local = match self.url.host() {
             Some(Host::Ipv4(ip)) => ip.is_loopback(),
             Some(Host::Ipv6(ip)) => ip.is_loopback(),
@@ -77,17 +79,14 @@ impl WebServiceSettings {
             && self.url.query().is_none()
             && self.url.fragment().is_none();
         if !safe || !bare || !self.url.has_host() {
-            return Err(
-                "url: expected https:// (http:// only to this machine's own 127.0.0.1 or [::1]: credentials go \
-                 there), without user, password or query, such as \"https://api.launchpad.net/devel\""
-                    .to_owned(),
-            );
+            mistakes.add("url", "expected https:// (http:// only to this machine's own 127.0.0.1 or [::1]: credentials go \
+                 there), without user, password or query, such as \"https://api.launchpad.net/devel\"");
         }
         for (slot, builder) in &self.builders {
             if !is_builder(builder) {
-                return Err(format!(
-                    "builders: {slot}: expected a builder's name in Launchpad: a-z, 0-9, +, . and -"
-                ));
+                let expected =
+                    format!("{slot}: expected a builder's name in Launchpad: a-z, 0-9, +, . and -");
+                mistakes.add("builders", expected);
             }
         }
         for (key, value) in [
@@ -95,19 +94,15 @@ impl WebServiceSettings {
             ("most_pause_ms", self.most_pause_ms),
             ("call_ms", self.call_ms),
         ] {
-            if !(1..=LONGEST_MS).contains(&value) {
-                return Err(format!(
-                    "{key}: expected 1 to {LONGEST_MS} milliseconds, got {value}"
-                ));
-            }
+            mistakes.milliseconds(key, value, 1..=LONGEST_MS);
         }
         if self.most_pause_ms < self.first_pause_ms {
-            return Err("most_pause_ms: expected at least first_pause_ms".to_owned());
+            mistakes.add("most_pause_ms", "expected at least first_pause_ms");
         }
         if !(4096..=16 << 20).contains(&self.answer_max_bytes) {
-            return Err("answer_max_bytes: expected 4096 to 16777216".to_owned());
+            mistakes.add("answer_max_bytes", "expected 4096 to 16777216");
         }
-        Ok(())
+        mistakes.end()
     }
 
     /// The name in Launchpad of the builder that `slot` is.
@@ -181,7 +176,7 @@ mod tests {
             "answer_max_bytes = 1",
         ] {
             let key = text.split(' ').next().unwrap();
-            let error = parse(text).check().unwrap_err();
+            let error = parse(text).check().unwrap_err().to_string();
             assert!(error.starts_with(&format!("{key}: ")), "{error}");
             assert!(!error.contains("secret"), "{error}");
         }

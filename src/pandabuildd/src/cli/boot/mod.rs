@@ -67,7 +67,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         transfer_bytes: args.transfer_bytes,
         ..BootSettings::default()
     };
-    settings.check().map_err(anyhow::Error::msg)?;
+    settings.check()?;
     let files = args.files.clone();
     let payload = Arc::new(tokio::task::spawn_blocking(move || files.load()).await??);
     let usb = Usb::start(Sysfs::default()).context("USB cannot be watched")?;

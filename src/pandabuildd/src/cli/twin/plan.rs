@@ -199,8 +199,11 @@ fn free_port(address: IpAddr, taken: &mut HashSet<u16>) -> anyhow::Result<u16> {
 
 #[cfg(test)]
 mod tests {
+    use std::any::Any;
+
+    use panda_board::twin::TwinSettings;
+
     use super::*;
-    use crate::config::PipeSettings;
 
     fn config(plan: &Plan) -> Config {
         Config::parse(&plan.text(), Path::new("/state/rack.toml")).unwrap()
@@ -226,9 +229,8 @@ mod tests {
         for address in ours {
             assert!(address.ip().is_loopback() && address.ip() != Ipv4Addr::LOCALHOST);
         }
-        let PipeSettings::Twin(pipe) = &config.slots[1].pipe else {
-            panic!("{:?}", config.slots[1].pipe)
-        };
+        let pipe: &dyn Any = config.slots[1].pipe.as_ref();
+        let pipe: &TwinSettings = pipe.downcast_ref().unwrap();
         assert_eq!(
             pipe.socket,
             Path::new("/state/twin/boards/panda02/pipe.sock")

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use async_trait::async_trait;
-use panda_board::usb::Sysfs;
+use panda_board::driver::Machine;
 use panda_protocol::omap4::asic_id::Chip;
 use panda_slot::BootNo;
 use toml_edit::{DocumentMut, Item, Table, value};
@@ -131,7 +131,7 @@ async fn from_board(config: &Config, slot: &SlotSettings) -> anyhow::Result<Told
         slots: vec![slot.clone()],
         ..config.clone()
     };
-    let mut made = drivers::make(&alone, Sysfs::default()).await?;
+    let mut made = drivers::make(&alone, Machine::default()).await?;
     let made = made.pop().context("the slot has no drivers")?;
     let power = made.power.clone();
     let bench = Arc::new(Bench {
