@@ -11,6 +11,8 @@
 //! Files:             <md5>    <bytes> <name>
 //! ```
 //!
+//! What the other fields hold is bytes: a maintainer's name may be in Latin-1, a description may have a form feed.
+//!
 //! Every file must be beside the `.dsc`, be a regular file of that size, and have every sum that is given.
 
 use std::collections::BTreeMap;
@@ -95,7 +97,8 @@ impl SourcePackage {
     /// # Errors
     /// See [`DscError`]; the first thing found wrong.
     pub(crate) fn open(path: &Path) -> Result<Self, DscError> {
-        let text = read_text(path)?;
+        let bytes = read_bytes(path)?;
+        let text = String::from_utf8_lossy(&bytes);
         let malformed = |problem: String| DscError::Malformed {
             path: path.to_owned(),
             problem,
@@ -113,7 +116,7 @@ impl SourcePackage {
         let control = Control::parse(&text).map_err(malformed)?;
         let directory = path.parent().unwrap_or(Path::new(""));
         let mut files = vec![SourceFile {
-            sha1: Sha1::of(text.as_bytes()),
+            sha1: Sha1::of(&bytes),
             name: name.clone(),
             path: path.to_owned(),
         }];
@@ -137,28 +140,22 @@ impl SourcePackage {
     }
 }
 
-fn read_text(path: &Path) -> Result<String, DscError> {
-    let failed = |source| DscError::Read {
-        path: path.to_owned(),
-        source,
-    };
-    let mut text = Vec::new();
+fn read_bytes(path: &Path) -> Result<Vec<u8>, DscError> {
+    let mut bytes = Vec::new();
     open_regular(path)?
         .take(MAX_DSC + 1)
-        .read_to_end(&mut text)
-        .map_err(failed)?;
-    let problem = if text.len() as u64 > MAX_DSC {
-        format!("more than {MAX_DSC} bytes; this is no .dsc")
-    } else {
-        match String::from_utf8(text) {
-            Ok(text) => return Ok(text),
-            Err(_) => "not UTF-8 text; this is no .dsc".to_owned(),
-        }
-    };
-    Err(DscError::Malformed {
-        path: path.to_owned(),
-        problem,
-    })
+        .read_to_end(&mut bytes)
+        .map_err(|source| DscError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+    if bytes.len() as u64 > MAX_DSC {
+        return Err(DscError::Malformed {
+            path: path.to_owned(),
+            problem: format!("more than {MAX_DSC} bytes; this is no .dsc"),
+        });
+    }
+    Ok(bytes)
 }
 
 /// Opens a regular file; a FIFO or device of that name would block for ever, so it is refused unopened.
@@ -287,6 +284,9 @@ fn listed(kind: SumKind, line: &str) -> Result<(FileName, u64, String), String> 
         ));
     }
     let bytes = bytes.parse().map_err(|_| wrong())?;
+    if name.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(format!("{}: a file's name is not UTF-8", kind.field()));
+    }
     let name = FileName::try_from(name.to_owned()).map_err(|error| {
         format!(
             "{}: {error}; a name that leaves its directory is refused",
@@ -333,7 +333,7 @@ fn paragraph(text: &str) -> Result<BTreeMap<String, String>, String> {
     let mut ended = false;
     for (number, line) in text.lines().enumerate() {
         let at = number + 1;
-        if line.trim().is_empty() {
+        if blank(line).is_empty() {
             ended = !fields.is_empty();
         } else if line.starts_with('#') {
         } else if ended {
@@ -344,7 +344,7 @@ fn paragraph(text: &str) -> Result<BTreeMap<String, String>, String> {
                 .and_then(|name| fields.get_mut(name))
                 .ok_or_else(|| format!("line {at}: goes on, but nothing began"))?;
             value.push('\n');
-            value.push_str(line.trim());
+            value.push_str(blank(line));
         } else {
             let (name, value) = line
                 .split_once(':')
@@ -361,6 +361,11 @@ fn paragraph(text: &str) -> Result<BTreeMap<String, String>, String> {
         }
     }
     Ok(fields)
+}
+
+/// Without the blanks around it, as Debian's control files have them; a form feed or another space of Unicode is text.
+fn blank(text: &str) -> &str {
+    text.trim_matches([' ', '\t', '\r'])
 }
 
 impl Wanted {

@@ -117,6 +117,31 @@ fn what_is_no_dsc_is_refused_with_its_line() {
 }
 
 #[test]
+fn a_dsc_in_any_encoding_is_sent_as_it_is() {
+    for text in [&b"Jos\xe9"[..], b"Jos\xc3\xa9", b"a\x0cb", b"\xc2\x89"] {
+        let (_directory, path) = package(|text| text);
+        let uploaders = [b"Uploaders: ", text, b" <j@example.org>,\n ", text, b"\n"].concat();
+        let whole = [&uploaders[..], &std::fs::read(&path).unwrap()].concat();
+        std::fs::write(&path, &whole).unwrap();
+        let package = SourcePackage::open(&path).unwrap();
+        assert_eq!(package.files[0].sha1, Sha1::of(&whole), "{text:?}");
+        let named = String::from_utf8_lossy(&whole).replace("11 hello", "11 \u{fffd}hello");
+        std::fs::write(&path, named.replace('\u{fffd}', "caf")).unwrap();
+        assert!(matches!(
+            SourcePackage::open(&path),
+            Err(DscError::Missing { .. })
+        ));
+        std::fs::write(&path, named).unwrap();
+        assert!(
+            SourcePackage::open(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("not UTF-8")
+        );
+    }
+}
+
+#[test]
 fn a_file_that_is_no_regular_file_is_refused_without_being_opened() {
     let (directory, path) = package(|text| text);
     let tarball = directory.path().join("hello_1.0.tar.xz");
