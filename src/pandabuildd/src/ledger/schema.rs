@@ -76,8 +76,9 @@ pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut db = Connection::open_with_flags(path, flags).map_err(|source| failed(path, source))?;
     check_ours(&db, path)?;
+    let found = check_known(&db, path)?;
     prepare(&db).map_err(|source| failed(path, source))?;
-    migrate(&mut db, path)?;
+    migrate(&mut db, found)?;
     Ok(db)
 }
 
@@ -132,11 +133,12 @@ fn prepare(db: &Connection) -> rusqlite::Result<()> {
     db.pragma_update(None, "secure_delete", true)
 }
 
-fn migrate(db: &mut Connection, path: &Path) -> Result<(), LedgerError> {
+/// The file's schema. One that this version does not know is refused before anything is written to it.
+fn check_known(db: &Connection, path: &Path) -> Result<u32, LedgerError> {
     let found: u32 = db
         .pragma_query_value(None, "user_version", |row| row.get(0))
         .map_err(|source| failed(path, source))?;
-    let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
+    let known = known();
     if found > known {
         return Err(LedgerError::Newer {
             path: path.to_owned(),
@@ -144,7 +146,16 @@ fn migrate(db: &mut Connection, path: &Path) -> Result<(), LedgerError> {
             known,
         });
     }
-    for (from, sql) in (0..known).zip(MIGRATIONS) {
+    Ok(found)
+}
+
+/// The newest schema that this version knows.
+fn known() -> u32 {
+    u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX)
+}
+
+fn migrate(db: &mut Connection, found: u32) -> Result<(), LedgerError> {
+    for (from, sql) in (0..known()).zip(MIGRATIONS) {
         if from >= found {
             let to = from + 1;
             let detail = || format!("{to}");
@@ -255,17 +266,22 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_ledger_is_refused_with_both_schemas_named() {
+    fn a_newer_ledger_is_refused_untouched_with_both_schemas_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ledger.sqlite");
         let db = open(&path).unwrap();
+        // A newer version may keep its journal otherwise: not even that is changed.
+        db.pragma_update(None, "journal_mode", "DELETE").unwrap();
         db.pragma_update(None, "user_version", 1000).unwrap();
         drop(db);
+        let before = std::fs::read(&path).unwrap();
         let error = open(&path).unwrap_err().to_string();
         assert!(
             error.contains("schema 1000") && error.contains("knows 2"),
             "{error}"
         );
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
