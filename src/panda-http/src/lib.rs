@@ -11,6 +11,7 @@
 //! # Layout
 //! - [`server`]: accept loop over TCP or TLS; [`places`]: who may have how many connections;
 //!   `shared_stream`: whether a caller has gone; [`body`]: bodies and small answers
+//! - [`unix`]: a server on a Unix socket, whose peers the kernel names, and a request to one
 //! - [`service`]: a builder's two routes, `/rpc` and `/filecache/NAME`; [`ranges`]: file answers;
 //!   `encoding`: calls that come compressed; [`relay`]: a builder that stands behind another
 //! - [`endpoint`]: HTTP to one fixed peer; [`client`]: the builder protocol's typed client
@@ -34,6 +35,7 @@ pub mod server;
 pub mod service;
 mod shared_stream;
 pub mod store;
+pub mod unix;
 
 pub use body::Body;
 pub use client::{BuilderClient, ClientLimits};

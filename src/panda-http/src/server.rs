@@ -25,7 +25,7 @@ use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
@@ -279,8 +279,6 @@ async fn requests<S, H, F>(
     place.idle();
     let address = peer.address;
     let peer = Arc::new(peer);
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(settings.write_limit));
     let asked = CancellationToken::new();
     let service = service_fn(|request| {
         asked.cancel();
@@ -299,6 +297,27 @@ async fn requests<S, H, F>(
             Ok(answer.map(|body| Answered { body, _busy: busy }.boxed()))
         }
     });
+    if let Err(error) = converse(stream, service, &asked, settings, &stop).await {
+        tracing::debug!(%address, %error, "connection ended");
+    }
+}
+
+/// Has `service` answer what comes over a connection, until that ends. After the stop it ends with the request in flight;
+/// one that was not `asked` anything yet has a moment for that.
+pub(crate) async fn converse<S, V>(
+    stream: S,
+    service: V,
+    asked: &CancellationToken,
+    settings: ServerSettings,
+    stop: &CancellationToken,
+) -> hyper::Result<()>
+where
+    S: AsyncRead + AsyncWrite,
+    V: Service<Request<Incoming>, Response = Response<Body>>,
+    V::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(settings.write_limit));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(settings.head_limit)
@@ -313,15 +332,12 @@ async fn requests<S, H, F>(
             .await
             .ok();
     };
-    let ended = tokio::select! {
+    tokio::select! {
         ended = connection.as_mut() => ended,
         () = stopped => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%address, %error, "connection ended");
     }
 }
 

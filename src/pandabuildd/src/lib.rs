@@ -14,7 +14,7 @@
 //! - `ledger`: SQLite: slots, boots, steps, attempts
 //! - `rack`: assembles all of it, and runs it until it is told to stop
 //! - `console`: what boards say on their serial consoles, recorded
-//! - `control`: the Unix socket for operators, and Launchpad's reset
+//! - `operators`: HTTP on a Unix socket for operators, and Launchpad's reset
 //! - `budget`: what a boot moves, and how long that takes
 //! - `webservice`: tells Launchpad's web service what became of a reset
 //! - `cli`: one file a subcommand
@@ -26,7 +26,6 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod console;
-pub mod control;
 pub mod depot;
 pub mod failpoint;
 pub mod filecache;
@@ -34,6 +33,7 @@ pub mod front;
 pub mod guest;
 pub mod identity;
 pub mod ledger;
+pub mod operators;
 pub mod rack;
 pub mod slot;
 pub mod webservice;

@@ -11,7 +11,7 @@ use panda_tests::documents::{Shown, commands};
 use panda_tests::programs::{program, root, run_ok};
 
 /// Commands of other makes that documents may show.
-const OTHERS: [&str; 5] = ["cargo", "adduser", "install", "systemctl", "cp"];
+const OTHERS: [&str; 6] = ["cargo", "adduser", "install", "systemctl", "cp", "curl"];
 
 #[test]
 fn documents_show_only_commands_that_work() -> Result<()> {

@@ -44,6 +44,10 @@ const RUNS: &[(&str, Run)] = &[
     ("pandabuildd slots", Ends),
     ("pandabuildd boots", Ends),
     ("pandabuildd reset", Ends),
+    ("pandabuildd hold", Ends),
+    ("pandabuildd drain", Ends),
+    ("pandabuildd release", Ends),
+    ("curl", Ends),
     ("pandabuildd ppa-reset", Ends),
     ("pandabuildd check", Ends),
     ("pandabuildd submit", Ends),
@@ -249,7 +253,11 @@ impl Place {
     fn run(&self, words: &[&str], run: Run) -> Result<String> {
         let (first, rest) = words.split_first().context("no words")?;
         let name = first.rsplit('/').next().unwrap_or(first);
-        let mut command = Command::new(program(name)?);
+        let program = match name {
+            "curl" => PathBuf::from(name),
+            ours => program(ours)?,
+        };
+        let mut command = Command::new(program);
         command
             .args(rest.iter().map(|word| self.put(word, run)))
             .current_dir(&self.directory)
@@ -299,6 +307,7 @@ impl Place {
             "12" => "1".to_owned(),
             "rack.toml" | "/etc/pandabuildd/rack.toml" => format!("{state}/rack.toml"),
             _ => word
+                .replace("/run/pandabuildd", &state)
                 .replace("/var/lib/pandabuildd", &state)
                 .replace("/var/tmp/rack", &state),
         }

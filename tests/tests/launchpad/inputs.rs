@@ -238,9 +238,6 @@ fn on_a_small_disk(rack: &mut Rack, runtime: &Runtime) -> Result<()> {
     let tables =
         "\n[filecache]\nfree_min_bytes = 8000000\nretry_first_ms = 50\nretry_most_ms = 200\n";
     fs::write(&config, text.replace(known, &own) + tables)?;
-    let socket = rack.state().join("control.sock");
-    fs::remove_file(&socket).ok();
-    std::os::unix::fs::symlink(small.join("control.sock"), &socket)?;
     rack.serve()?;
     rack.wait_fresh()?;
     let builder = Builder::new(&rack.slots()[0])?;

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use panda_tests::programs::{pandabuildd, run_ok};
+use panda_tests::rack::json_items;
 
 use crate::job::{Kind, Manager};
 use crate::keeper::{Keeper, wait};
@@ -353,6 +354,7 @@ impl Stage {
             Scenario::Reset => {
                 manager.begin(keeper)?;
                 reset(keeper)?;
+                hold_and_release(keeper)?;
             }
             Scenario::PpaReset => {
                 manager.begin(keeper)?;
@@ -437,6 +439,28 @@ fn reset(keeper: &mut Keeper) -> Result<()> {
         keeper.tick()?;
         let told = keeper.told()?;
         Ok(!told.is_empty() && told.iter().all(|told| told != "BuilderStatus.BUILDING"))
+    })
+}
+
+/// An operator's hold, until power is off, and release; each once more if the daemon died under it.
+fn hold_and_release(keeper: &mut Keeper) -> Result<()> {
+    let is = |keeper: &mut Keeper, wanted: bool| -> Result<bool> {
+        keeper.tick()?;
+        let output = keeper.rack.control(&["slots", "--json"])?.output()?;
+        let slots = json_items(&String::from_utf8(output.stdout)?)?;
+        let held = |slot: &serde_json::Value| {
+            let off = slot["state"] == "off";
+            slot["slot"] == "panda01" && !slot["held"].is_null() == wanted && off == wanted
+        };
+        Ok(slots.iter().any(held))
+    };
+    wait(|| {
+        keeper.ask(&["hold", "panda01", "--reason", "a drill"])?;
+        is(keeper, true)
+    })?;
+    wait(|| {
+        keeper.ask(&["release", "panda01"])?;
+        is(keeper, false)
     })
 }
 

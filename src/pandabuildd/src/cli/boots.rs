@@ -2,13 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::bail;
+use panda_protocol::operators::{BootHistory, GetBoots, MAX_BOOTS};
 
 use super::slots::one_line;
 use super::{Exit, Socket, say};
-use crate::control::client;
-use crate::control::wire::{Answer, Ask, MAX_BOOTS};
-use crate::ledger::BootHistory;
 
 /// Show the last resets: each step of the chain, with its time and the evidence of the cut.
 #[derive(Debug, clap::Args)]
@@ -32,17 +29,21 @@ fn limit(text: &str) -> Result<u32, String> {
     }
 }
 
+impl Args {
+    /// The same, asked of another daemon or for somebody else.
+    pub(super) fn over(self, socket: Socket) -> Self {
+        Self { socket, ..self }
+    }
+}
+
 /// Runs it.
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
-    let ask = Ask::Boots {
+    let request = GetBoots {
         slot: args.slot,
         limit: args.limit,
     };
-    let Answer::Boots { boots } = client::ask(&args.socket.socket, ask, Duration::ZERO).await?
-    else {
-        bail!("the daemon answered another question");
-    };
-    for boot in &boots {
+    let answer = args.socket.daemon().ask(&request, Duration::ZERO).await?;
+    for boot in &answer.boots {
         if args.json {
             say(&serde_json::to_string(boot)?)?;
         } else {
@@ -99,27 +100,30 @@ fn time(unix_ms: i64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use panda_protocol::ids::{AttemptNo, BootNo};
+    use panda_protocol::operators::{Grade, Step};
+
     use super::*;
-    use crate::ledger::{Grade, Step};
-    use panda_slot::{AttemptNo, BootNo};
 
     #[test]
     fn a_chain_shows_each_step_with_time_evidence_and_failure() {
         let step = |name: &str, elapsed_ms, grade, error: Option<&str>| Step {
-            name: name.into(),
+            name: name.parse().unwrap(),
             at_unix_ms: 0,
             elapsed_ms,
             detail: "seen".into(),
             grade,
+            fact: None,
             error: error.map(str::to_owned),
         };
         let boot = BootHistory {
-            slot: "panda01".into(),
+            slot: "panda01".parse().unwrap(),
             boot: BootNo::new(3),
-            id: "ab".repeat(16),
+            id: "ab".repeat(16).parse().unwrap(),
             image: panda_protocol::digest::Sha256::of(b""),
             began_unix_ms: 1_000,
             attempts: vec![AttemptNo::new(5)],
+            builds: Vec::new(),
             steps: vec![
                 step("cut", 5_020, Some(Grade::Readback), None),
                 step("rom", 3_000, None, Some("no ROM\nin its window")),

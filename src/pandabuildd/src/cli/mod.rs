@@ -7,6 +7,7 @@ mod check;
 mod chroot;
 mod console;
 mod demo;
+mod hold;
 mod image;
 mod ppa_reset;
 mod reset;
@@ -26,8 +27,7 @@ use panda_image::steps::Steps;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// The state directory of a daemon that was installed as the examples say.
-const STATE_DIR: &str = "/var/lib/pandabuildd";
+use crate::operators::client::Daemon;
 
 /// Makes a rack of bare boards look, to Launchpad, like virtualised builders.
 #[derive(Debug, Parser)]
@@ -53,6 +53,12 @@ enum Subcommands {
     Slots(slots::Args),
     /// Reset a slot: cut its power and boot it from the known-good image
     Reset(reset::Args),
+    /// Take a slot out of service: its board loses power, once its build has ended
+    Hold(hold::HoldArgs),
+    /// As hold, and wait for the end of its build if asked to
+    Drain(hold::DrainArgs),
+    /// Put a held or failed slot back into service
+    Release(hold::ReleaseArgs),
     /// Show the last resets: each step of the chain, with its time and the evidence of the cut
     Boots(boots::Args),
     /// Reset a slot as Launchpad's manager does, whatever it has
@@ -142,6 +148,9 @@ pub async fn run(cli: Cli) -> Exit {
         Subcommands::Submit(args) => submit::run(args).await,
         Subcommands::Slots(args) => slots::run(args).await,
         Subcommands::Reset(args) => reset::run(args).await,
+        Subcommands::Hold(args) => hold::hold(args).await,
+        Subcommands::Drain(args) => hold::drain(args).await,
+        Subcommands::Release(args) => hold::release(args).await,
         Subcommands::Boots(args) => boots::run(args).await,
         Subcommands::PpaReset(args) => ppa_reset::run(args).await,
         Subcommands::SshCommand(args) => ssh_command::run(args).await,
@@ -171,15 +180,26 @@ fn told(error: &anyhow::Error) -> String {
 }
 
 /// Where the daemon listens for operators.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 struct Socket {
-    /// The daemon's control socket: control.sock in its state directory
-    #[arg(long, value_name = "PATH", env = "PANDABUILDD_SOCKET", default_value_os_t = default_socket())]
-    socket: PathBuf,
+    /// The daemon's socket for operators, `[operators] socket` of its rack.toml; /run/pandabuildd/control.sock where it is
+    /// left out
+    #[arg(long, value_name = "PATH", env = "PANDABUILDD_SOCKET")]
+    socket: Option<PathBuf>,
+    /// For whom the daemon is asked, for its record
+    #[arg(skip)]
+    on_behalf_of: Option<String>,
 }
 
-fn default_socket() -> PathBuf {
-    PathBuf::from(STATE_DIR).join("control.sock")
+impl Socket {
+    /// The daemon that listens there.
+    fn daemon(&self) -> Daemon {
+        let daemon = match &self.socket {
+            Some(socket) => Daemon::at(socket.clone()),
+            None => Daemon::usual(),
+        };
+        daemon.on_behalf_of(self.on_behalf_of.clone())
+    }
 }
 
 /// Ends with Ctrl-C or SIGTERM. From the call on, not only while it is awaited, they no longer end the process
@@ -263,6 +283,9 @@ mod tests {
              bookworm --arch armhf --archive L --archive M --output out --serve 127.0.0.1",
             "slots --json --wait fresh --timeout 60 --socket /run/x",
             "reset panda01 --no-wait --force",
+            "hold panda01 --reason cable",
+            "drain panda01 --reason cable --wait --timeout 60 --socket /run/x",
+            "release panda01",
             "boots",
             "boots panda01 --json",
             "console panda01 --follow",
@@ -273,7 +296,7 @@ mod tests {
             "boot --port 1-2.3 --second-stage a --kernel k --dtb d --ramdisk r --cmdline console=ttyS2",
             "boot --second-stage a --raw r --monitor --write-pause-ms 2 --read-pause-ms 0 --transfer-bytes 4096",
             "ppa-reset panda01.rack1.example --no-wait --timeout 20",
-            "ssh-command --allow slots --allow boots --no-wait --timeout 20 --socket /run/x",
+            "ssh-command --allow slots --allow boots --no-wait --timeout 20 --name launchpad --socket /run/x",
             "chroot build --suite bookworm --arch armhf --output c.tar.zst --mirror http://mirror.example/debian",
             "demo",
             "demo --suite bookworm --mirror http://mirror.example/debian --agent a --scratch-mib 4096 --keep",
@@ -297,6 +320,9 @@ mod tests {
             "twin --machine qemu9",
             "twin --slots 0",
             "reset",
+            "hold panda01",
+            "drain panda01 --reason x --timeout 5",
+            "release",
             "boot --second-stage a --kernel k",
             "boot --port 1:2 --second-stage a --kernel k",
             "boot --port 1-2 --second-stage a --kernel k --raw r",

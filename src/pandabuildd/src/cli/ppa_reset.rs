@@ -5,15 +5,14 @@
 //! The manager gives the command no second chance and kills it after its own time-out, so everything is over
 //! before that, and a daemon that is just being restarted is waited for.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::bail;
+use panda_protocol::operators::{LaunchpadReset, ResetAnswer, ResetEnd};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Exit, Socket};
-use crate::control::client::{self, ControlError};
-use crate::control::wire::{Answer, Ask, ResetEnd};
+use crate::operators::client::AskError;
 
 /// What the daemon keeps of the time for its answer to arrive.
 const FOR_THE_ANSWER: Duration = Duration::from_millis(500);
@@ -38,6 +37,13 @@ pub(crate) struct Args {
     timeout: u64,
 }
 
+impl Args {
+    /// The same, asked of another daemon or for somebody else.
+    pub(super) fn over(self, socket: Socket) -> Self {
+        Self { socket, ..self }
+    }
+}
+
 /// Runs it.
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     let until = Instant::now() + Duration::from_secs(args.timeout);
@@ -52,13 +58,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
 }
 
 async fn reset(args: &Args, until: Instant) -> anyhow::Result<Exit> {
-    let answer = match ask(&args.socket.socket, args, until).await {
+    let ResetAnswer { slot, end } = match ask(args, until).await {
         Ok(answer) => answer,
         // One line, whatever an operator wrote into a hold.
         Err(error) => bail!("{}", super::slots::one_line(&error.to_string())),
-    };
-    let Answer::Reset { slot, end } = answer else {
-        bail!("the daemon answered another question");
     };
     let ready = end == ResetEnd::Fresh || (end == ResetEnd::UnderWay && args.no_wait);
     if ready {
@@ -77,21 +80,18 @@ async fn reset(args: &Args, until: Instant) -> anyhow::Result<Exit> {
 }
 
 /// A daemon that is not there, or goes away, may be back in a moment; asking it again does no harm.
-async fn ask(socket: &Path, args: &Args, until: Instant) -> Result<Answer, ControlError> {
+async fn ask(args: &Args, until: Instant) -> Result<ResetAnswer, AskError> {
+    let daemon = args.socket.daemon();
     loop {
         let left = until.saturating_duration_since(Instant::now());
         let waits = left.saturating_sub(FOR_THE_ANSWER);
         let wait_ms = u64::try_from(waits.as_millis()).unwrap_or(u64::MAX);
-        let ask = Ask::PpaReset {
+        let request = LaunchpadReset {
             name: args.name.clone(),
             wait_ms: (!args.no_wait).then_some(wait_ms),
         };
-        let answer = client::ask(socket, ask, waits).await;
-        let again = match &answer {
-            Err(ControlError::Broken(_)) => true,
-            Err(error) => error.is_absence(),
-            Ok(_) => false,
-        };
+        let answer = daemon.ask(&request, waits).await;
+        let again = matches!(&answer, Err(error) if error.is_absence());
         if !again || left <= FOR_THE_ANSWER + PAUSE {
             return answer;
         }

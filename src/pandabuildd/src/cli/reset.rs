@@ -3,11 +3,9 @@
 
 use std::time::Duration;
 
-use anyhow::bail;
+use panda_protocol::operators::{Reset, ResetAnswer, ResetEnd};
 
 use super::{Exit, Socket};
-use crate::control::client;
-use crate::control::wire::{Answer, Ask, ResetEnd};
 
 /// Reset a slot: cut its power and boot it from the known-good image. A board that is proven and has run
 /// nothing is ready at once; a reset that is under way already is joined.
@@ -32,18 +30,16 @@ pub(crate) struct Args {
 /// Runs it.
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     let wait_seconds = (!args.no_wait).then_some(args.timeout);
-    let ask = Ask::Reset {
+    let request = Reset {
         slot: args.slot,
         force: args.force,
         wait_seconds,
     };
     let waits = Duration::from_secs(wait_seconds.unwrap_or_default());
-    let answer = tokio::select! {
-        answer = client::ask(&args.socket.socket, ask, waits) => answer?,
+    let daemon = args.socket.daemon();
+    let ResetAnswer { slot, end } = tokio::select! {
+        answer = daemon.ask(&request, waits) => answer?,
         () = super::interrupted() => return Ok(Exit::Interrupted),
-    };
-    let Answer::Reset { slot, end } = answer else {
-        bail!("the daemon answered another question");
     };
     let state = super::slots::one_line(&format!("{} {}", slot.state, slot.detail));
     eprintln!("{}: {}", slot.slot, state.trim_end());

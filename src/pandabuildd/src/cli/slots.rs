@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::bail;
 use clap::ValueEnum;
+use panda_protocol::operators::{GetSlots, SlotInfo};
 
 use super::{Exit, Socket, say};
-use crate::control::client;
-use crate::control::wire::{Answer, Ask, SlotInfo};
 
 /// Show how the slots are.
 #[derive(Debug, clap::Args)]
@@ -32,15 +30,23 @@ enum Wanted {
     Fresh,
 }
 
+impl Args {
+    /// The same, asked of another daemon or for somebody else.
+    pub(super) fn over(self, socket: Socket) -> Self {
+        Self { socket, ..self }
+    }
+}
+
 /// Runs it.
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     let wait = args.wait.map(|Wanted::Fresh| args.timeout);
-    let ask = Ask::Slots {
-        fresh_within_seconds: wait,
+    let request = |left: Duration| GetSlots {
+        fresh_within_seconds: wait.map(|_| left.as_secs()),
     };
+    let daemon = args.socket.daemon();
     let waits = Duration::from_secs(wait.unwrap_or_default());
     let answer = tokio::select! {
-        answer = client::ask_when_there(&args.socket.socket, ask, waits) => match answer {
+        answer = daemon.ask_when_there(request, waits) => match answer {
             Err(error) if wait.is_some() && error.is_absence() => {
                 eprintln!("pandabuildd: {error}");
                 return Ok(Exit::TimeOut);
@@ -49,19 +55,20 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         },
         () = super::interrupted() => return Ok(Exit::Interrupted),
     };
-    let Answer::Slots { slots, in_time } = answer else {
-        bail!("the daemon answered another question");
-    };
     if args.json {
-        for slot in &slots {
+        for slot in &answer.slots {
             say(&serde_json::to_string(slot)?)?;
         }
     } else {
-        for line in table(&slots) {
+        for line in table(&answer.slots) {
             say(line.trim_end())?;
         }
     }
-    Ok(if in_time { Exit::Done } else { Exit::TimeOut })
+    Ok(if answer.in_time {
+        Exit::Done
+    } else {
+        Exit::TimeOut
+    })
 }
 
 fn table(slots: &[SlotInfo]) -> Vec<String> {
@@ -118,16 +125,18 @@ pub(super) fn align<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use panda_protocol::ids::BootNo;
+    use panda_protocol::operators::KeptInfo;
+
     use super::*;
-    use crate::control::wire::KeptInfo;
-    use panda_slot::BootNo;
 
     #[tokio::test]
     async fn a_daemon_that_never_comes_is_a_wait_that_ran_out() {
         let directory = tempfile::tempdir().unwrap();
         let args = |wait| Args {
             socket: Socket {
-                socket: directory.path().join("control.sock"),
+                socket: Some(directory.path().join("control.sock")),
+                ..Socket::default()
             },
             json: false,
             wait,

@@ -15,10 +15,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
 use clap::{Parser as _, ValueEnum};
+use panda_protocol::operators::RecordRefusal;
 
 use super::{Cli, Exit, Socket, Subcommands};
-use crate::control::client;
-use crate::control::wire::{Answer, Ask};
 
 /// The variable in which sshd hands on what the caller wants.
 const ORIGINAL: &str = "SSH_ORIGINAL_COMMAND";
@@ -44,6 +43,31 @@ pub(crate) struct Args {
     /// What this key may do beside resets; may be given more than once
     #[arg(long, value_name = "ROLE")]
     allow: Vec<Role>,
+    /// Whose key it is, for the daemon's record of who did what
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+}
+
+impl Args {
+    /// Where the daemon is, asked for whoever calls.
+    fn socket(&self) -> Socket {
+        let from = std::env::var(CONNECTION).unwrap_or_default();
+        let address = from.split(' ').next().filter(|word| !word.is_empty());
+        Socket {
+            on_behalf_of: caller(self.name.as_deref(), address),
+            ..self.socket.clone()
+        }
+    }
+}
+
+/// Who calls, in a few words.
+fn caller(name: Option<&str>, address: Option<&str>) -> Option<String> {
+    match (name, address) {
+        (Some(name), Some(address)) => Some(format!("{name}, over SSH from {address}")),
+        (Some(name), None) => Some(name.to_owned()),
+        (None, Some(address)) => Some(format!("somebody over SSH from {address}")),
+        (None, None) => None,
+    }
 }
 
 /// What a key may do beside resets.
@@ -70,10 +94,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         return refuse(&args, &original).await;
     };
     let words = words(&args, &wanted);
+    let socket = args.socket();
     match Cli::try_parse_from(words)?.command {
-        Subcommands::PpaReset(args) => super::ppa_reset::run(args).await,
-        Subcommands::Slots(args) => super::slots::run(args).await,
-        Subcommands::Boots(args) => super::boots::run(args).await,
+        Subcommands::PpaReset(args) => super::ppa_reset::run(args.over(socket)).await,
+        Subcommands::Slots(args) => super::slots::run(args.over(socket)).await,
+        Subcommands::Boots(args) => super::boots::run(args.over(socket)).await,
         _ => anyhow::bail!("{wanted:?} is no command of this program"),
     }
 }
@@ -114,20 +139,19 @@ fn words(args: &Args, wanted: &Wanted<'_>) -> Vec<OsString> {
         Wanted::Slots => words.push("slots".into()),
         Wanted::Boots(slot) => words.extend(["boots", slot].map(OsString::from)),
     }
-    words.extend(["--socket".into(), args.socket.socket.clone().into()]);
     words
 }
 
 async fn refuse(args: &Args, original: &OsStr) -> anyhow::Result<Exit> {
     let cut =
         |text: &OsStr| -> String { text.to_string_lossy().chars().take(MAX_RECORDED).collect() };
-    let ask = Ask::SshRefused {
+    let request = RecordRefusal {
         from: cut(&std::env::var_os(CONNECTION).unwrap_or_default()),
         command: cut(original),
     };
-    let recorded = match client::ask(&args.socket.socket, ask, Duration::ZERO).await {
-        Ok(Answer::Recorded) => "recorded".to_owned(),
-        Ok(_) => "not recorded: the daemon answered another question".to_owned(),
+    let daemon = args.socket().daemon();
+    let recorded = match daemon.ask(&request, Duration::ZERO).await {
+        Ok(_) => "recorded".to_owned(),
         Err(error) => format!("not recorded: {error}"),
     };
     eprintln!(
@@ -227,14 +251,27 @@ mod tests {
         for (wanted, line) in [
             (
                 Wanted::PpaReset("p"),
-                "pandabuildd ppa-reset p --no-wait --timeout 7 --socket /s",
+                "pandabuildd ppa-reset p --no-wait --timeout 7",
             ),
-            (Wanted::Slots, "pandabuildd slots --socket /s"),
-            (Wanted::Boots("p"), "pandabuildd boots p --socket /s"),
+            (Wanted::Slots, "pandabuildd slots"),
+            (Wanted::Boots("p"), "pandabuildd boots p"),
         ] {
             let words = words(&args, &wanted);
             assert_eq!(words.join(OsStr::new(" ")), line);
             Cli::try_parse_from(words).unwrap();
         }
+    }
+
+    #[test]
+    fn whoever_calls_is_named_for_the_record() {
+        let named = |name, address| caller(name, address).unwrap_or_default();
+        let address = Some("192.0.2.7");
+        assert_eq!(
+            named(Some("launchpad"), address),
+            "launchpad, over SSH from 192.0.2.7"
+        );
+        assert_eq!(named(None, address), "somebody over SSH from 192.0.2.7");
+        assert_eq!(named(Some("launchpad"), None), "launchpad");
+        assert_eq!(named(None, None), "");
     }
 }

@@ -47,6 +47,7 @@ fn rooms(file: &File<'_>, found: &mut Found<'_>) {
         mistakes.unless((1..=100).contains(&slot.attempts), "attempts", expected);
         mistakes.end()
     });
+    file.operators.check(found, |operators| operators.check());
     if let Some(webservice) = &file.webservice {
         webservice.check(found, |webservice| webservice.check());
     }

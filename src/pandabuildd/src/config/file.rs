@@ -14,10 +14,11 @@ use crate::boot::BootSettings;
 use crate::filecache::FilecacheSettings;
 use crate::front::FrontSettings;
 use crate::guest::GuestSettings;
+use crate::operators::OperatorsSettings;
 use crate::webservice::WebServiceSettings;
 
 /// Every table that there may be.
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "rack",
     "front",
     "depot",
@@ -25,6 +26,7 @@ const TABLES: [&str; 9] = [
     "boot",
     "guest",
     "slot_task",
+    "operators",
     "webservice",
     "slot",
 ];
@@ -38,6 +40,7 @@ pub(super) struct File<'a> {
     pub(super) boot: Room<'a, BootSettings>,
     pub(super) guest: Room<'a, GuestSettings>,
     pub(super) slot_task: Room<'a, crate::slot::Settings>,
+    pub(super) operators: Room<'a, OperatorsSettings>,
     pub(super) webservice: Option<Room<'a, WebServiceSettings>>,
     pub(super) slots: Vec<FileSlot<'a>>,
 }
@@ -71,6 +74,7 @@ impl<'a> File<'a> {
             boot: Room::optional(document, "boot", found),
             guest: Room::optional(document, "guest", found),
             slot_task: Room::optional(document, "slot_task", found),
+            operators: Room::optional(document, "operators", found),
             webservice: Room::written(document, "webservice", found),
             slots: slots(document, found),
         }

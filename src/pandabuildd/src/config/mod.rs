@@ -32,6 +32,7 @@ use crate::boot::BootSettings;
 use crate::filecache::FilecacheSettings;
 use crate::front::FrontSettings;
 use crate::guest::GuestSettings;
+use crate::operators::OperatorsSettings;
 use crate::webservice::WebServiceSettings;
 
 /// The most bytes of a `rack.toml`.
@@ -54,6 +55,8 @@ pub struct Config {
     pub guest: GuestSettings,
     /// How often a slot tries things.
     pub slot_task: crate::slot::Settings,
+    /// Where operators find the daemon.
+    pub operators: OperatorsSettings,
     /// Launchpad's web service, where it is used.
     pub webservice: Option<WebServiceSettings>,
     /// The slots, at least one.
@@ -230,6 +233,8 @@ fn assemble(file: File<'_>, base: &Path) -> Option<Config> {
     slot_task.dialect = rack.dialect;
     let mut filecache = file.filecache.settings?;
     filecache.dialect = rack.dialect;
+    let mut operators = file.operators.settings?;
+    operators.socket = operators.socket.map(|socket| from(base, &socket));
     let webservice = match file.webservice {
         Some(room) => {
             let mut webservice = room.settings?;
@@ -247,6 +252,7 @@ fn assemble(file: File<'_>, base: &Path) -> Option<Config> {
         boot: file.boot.settings?,
         guest: file.guest.settings?,
         slot_task,
+        operators,
         webservice,
         slots: slots.collect::<Option<_>>()?,
     })

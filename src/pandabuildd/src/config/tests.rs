@@ -107,6 +107,7 @@ fn the_example_shows_every_key() {
         "boot",
         "guest",
         "slot_task",
+        "operators",
     ] {
         let header = format!("[{table}]\n");
         let with = if RACK.contains(&header) {

@@ -14,7 +14,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use panda_protocol::operators::Place;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -31,24 +31,19 @@ const KEPT_BOOTS: usize = 10;
 /// The most bytes that one look gives.
 const LOOK: u64 = 64 * 1024;
 
-/// Where in a slot's logs a reader is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Place {
-    /// The boot.
-    pub boot: BootNo,
-    /// The part of its log.
-    pub part: u32,
-    /// Bytes into it.
-    pub offset: u64,
+/// The part of a log that a place is in.
+trait Part: Sized {
+    /// Its file.
+    fn file_name(self) -> String;
+    /// The beginning of the part with this name.
+    fn of(name: &str) -> Option<Self>;
 }
 
-impl Place {
+impl Part for Place {
     fn file_name(self) -> String {
         format!("boot-{}.{}.log", self.boot, self.part)
     }
 
-    /// The beginning of the part with this name.
     fn of(name: &str) -> Option<Self> {
         let (boot, part) = name
             .strip_prefix("boot-")?

@@ -1,10 +1,10 @@
 //! Keeps what boards say on their serial consoles, for people: recorded with the time, in a log for each boot,
 //! bounded, without secrets (`clean`). Nothing is decided by it. Each slot's recorder is started by
-//! [`crate::rack`]; `pandabuildd console` reads the logs over the control socket.
+//! [`crate::rack`]; `pandabuildd console` reads the logs over the operators' socket.
 //!
 //! ```text
 //! operator's keys ─────────────┐
-//! driver (serial, TCP, twin) ◀┴─bytes─▶ clean ─lines─▶ log of this boot ─▶ control socket
+//! driver (serial, TCP, twin) ◀┴─bytes─▶ clean ─lines─▶ log of this boot ─▶ operators' socket
 //!     ▲ opened again after a growing pause     ▲ secrets of this boot and its build, from the ledger
 //! ```
 
@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use self::clean::{Secrets, harmless};
-pub use self::log::{ConsoleLog, DIRECTORY, Place};
+pub use self::log::{ConsoleLog, DIRECTORY};
 pub use self::secrets::{Current, follow};
 use clean::Cleaner;
 

@@ -10,6 +10,7 @@ use nix::pty::openpty;
 use nix::unistd::ttyname;
 use panda_board::console::{SerialConsoleSettings, TcpConsoleSettings};
 use panda_board::twin::TwinSettings;
+use panda_protocol::operators::Place;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;

@@ -9,7 +9,7 @@
 //! | a commit | `Ledger::write`; all else reads over a connection that cannot write | cannot be written |
 //! | a slot's effect | `Task::perform` by [`Point::of_effect`] | does not compile |
 //! | a step of a boot | `Chain::step` by [`Point::of_step`] | fails every test that takes it |
-//! | an operator's or Launchpad's order | `Desk::answer`, which matches every question | does not compile |
+//! | an operator's or Launchpad's order | `Desk::carry_out`, by its kind | does not compile |
 //! | an order to a board's supply | [`power`], around every driver | – |
 //! | a file that is written, named, removed; a call that changes a worker or Launchpad | a line beside it | fails the test that reads the sources |
 
@@ -166,7 +166,11 @@ points! {
     ControlReset = "control.reset",
     /// Launchpad's reset.
     ControlPpaReset = "control.ppa-reset",
-    /// The control socket gets its name.
+    /// An operator's hold.
+    ControlHold = "control.hold",
+    /// An operator's release.
+    ControlRelease = "control.release",
+    /// The operators' socket gets its name.
     ControlSocket = "control.socket",
     /// Launchpad's web service is told something.
     WebChange = "web.change",

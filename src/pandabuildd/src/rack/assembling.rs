@@ -15,13 +15,13 @@ use super::slots::{Prepared, release_after_resets};
 use super::{LEDGER, Rack, RackError, Ready, Sockets, StateLock, drivers};
 use crate::config::{Config, SlotSettings};
 use crate::console::{self, Consoles};
-use crate::control::{self, Desk, Operated, Rpc};
 use crate::depot::{Depot, Inputs};
 use crate::filecache::{self, Filecache};
 use crate::front::SlotFront;
 use crate::front::routes::Hosts;
 use crate::identity::KeyAndCertificate;
 use crate::ledger::Ledger;
+use crate::operators::{self, Desk, Operated, Rpc};
 use crate::webservice::{Keeper, WebService};
 use panda_image::Image;
 
@@ -65,7 +65,7 @@ impl Rack {
         let rpcs = rpcs(&config)?;
         let made = drivers::make(&config, Machine::default()).await?;
         let listeners = Listeners::bind(&config, sockets).await?;
-        let control = control::bind(&state.join(control::SOCKET))?;
+        let sockets_for_operators = operators::bind(&config.operators, &state)?;
 
         let ledger = Ledger::open(&state.join(LEDGER))?;
         let master = Arc::new(KeyAndCertificate::master(&state)?);
@@ -118,11 +118,10 @@ impl Rack {
             ledger: assembly.ledger.clone(),
             dialect: config.rack.dialect,
             virtualized: config.rack.virtualized,
+            typists: Default::default(),
         };
-        let control = control::serve(control, desk, tasks.stop.clone());
-        tasks
-            .all
-            .spawn(async move { finish("control socket", control.await) });
+        let serve = operators::serve(sockets_for_operators, desk, tasks.stop.clone());
+        tasks.all.spawn(serve);
 
         let stop_fronts = CancellationToken::new();
         let fronts = listeners

@@ -9,10 +9,10 @@ use panda_http::endpoint::ClientError;
 use panda_http::pinned::PinnedError;
 
 use super::sockets::SocketError;
-use crate::control::ControlServerError;
 use crate::filecache::FilecacheError;
 use crate::identity::IdentityError;
 use crate::ledger::LedgerError;
+use crate::operators;
 use crate::webservice::WebServiceError;
 use panda_image::ImageError;
 
@@ -87,9 +87,9 @@ pub enum RackError {
     /// Several things, each by itself.
     #[error("{}", lines(.0))]
     Several(Vec<RackError>),
-    /// The control socket.
+    /// The operators' socket.
     #[error(transparent)]
-    Control(#[from] ControlServerError),
+    Operators(#[from] operators::SocketError),
     /// A task that ends by itself has a fault.
     #[error("the daemon's start was cut short")]
     Interrupted,

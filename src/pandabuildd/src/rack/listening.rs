@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{RackError, Sockets};
 use crate::config::{Config, SlotSettings};
-use crate::control::Rpc;
 use crate::front::SlotFront;
 use crate::front::routes::{Hosts, Routes};
+use crate::operators::Rpc;
 
 /// Everything that is listened on.
 pub(super) struct Listeners {

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! config ─▶ state directory, locked ─▶ image, checked ─▶ addresses, bound or held for us ─▶ ledger, key, inputs, depot
-//!        ─▶ each slot: its results, drivers, activities, task, front ─▶ listeners, control socket
+//!        ─▶ each slot: its results, drivers, activities, task, front ─▶ listeners, operators' sockets
 //! stop   ─▶ no slot says IDLE any more ─▶ calls in flight end ─▶ slots let go of their boards, which go on
 //! ```
 //!

@@ -11,6 +11,7 @@ use panda_http::{BuilderClient, Endpoint, pinned};
 use panda_protocol::agent_toml::{self, AgentToml};
 use panda_protocol::digest::Sha1;
 use panda_protocol::launchpad::{BuildCall, BuildId, BuildStatus, Outcome, Sum};
+use panda_protocol::operators::GetSlots;
 use panda_slot::{Event, Lost};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -20,10 +21,9 @@ use super::listening::bind;
 use super::slots::release_after_resets;
 use super::*;
 use crate::config::Config;
-use crate::control::wire::{Answer, Ask};
-use crate::control::{self, client};
 use crate::depot::Inputs;
 use crate::ledger::Ledger;
+use crate::operators::client::Daemon;
 use crate::slot;
 use crate::testing::{Asked, ScriptedActivities};
 
@@ -55,7 +55,7 @@ impl Bench {
     fn config(&self) -> Config {
         let text = format!(
             "[rack]\nname = \"r\"\nstate_dir = \"state\"\nimage = \"image\"\n[front]\nlisten = \"{}\"\n\
-             [depot]\nlisten = \"{}\"\n[boot]\npower_ms = 100\n\
+             [depot]\nlisten = \"{}\"\n[boot]\npower_ms = 100\n[operators]\nsocket = \"state/control.sock\"\n\
              [[slot]]\nname = \"panda01\"\nlink = \"127.0.0.1:1\"\n\
              power = {{ driver = \"twin\", socket = \"1.power\" }}\npipe = {{ driver = \"twin\", socket = \"1.pipe\" }}\n\
              [[slot]]\nname = \"panda02\"\nlisten = \"{}\"\nlink = \"127.0.0.1:2\"\n\
@@ -112,14 +112,10 @@ async fn a_rack_answers_on_every_address_and_its_socket_and_leaves_all_of_them_w
         builder(bench.front).status().await.unwrap_err(),
         ClientError::Status(404)
     );
-    let socket = bench.directory.path().join("state").join(control::SOCKET);
-    let ask = Ask::Slots {
-        fresh_within_seconds: None,
-    };
-    let Answer::Slots { slots, .. } = client::ask(&socket, ask, Duration::ZERO).await.unwrap()
-    else {
-        panic!("slots")
-    };
+    let socket = bench.directory.path().join("state/control.sock");
+    let daemon = Daemon::at(socket.clone());
+    let asked = daemon.ask(&GetSlots::default(), Duration::ZERO).await;
+    let slots = asked.unwrap().slots;
     let names: Vec<_> = slots.iter().map(|slot| slot.slot.as_str()).collect();
     assert_eq!(names, ["panda01", "panda02"]);
 

@@ -3,7 +3,7 @@
 //! are answered.
 //!
 //! ```text
-//!  front, control ──SlotHandle──▶ ┌───────────┐ ──commit──▶ ledger
+//!  front, desk ─────SlotHandle──▶ ┌───────────┐ ──commit──▶ ledger
 //!                                 │ slot task │ ──effects─▶ activities (cut, boot, prove, …)
 //!  activities ────Event─────────▶ └───────────┘ ──View────▶ everyone who watches
 //! ```

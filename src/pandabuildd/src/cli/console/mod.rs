@@ -7,13 +7,11 @@ use panda_slot::BootNo;
 use std::io::Write as _;
 use std::time::Duration;
 
-use anyhow::bail;
+use panda_protocol::operators::{ConsoleText, Place, ReadConsole, TypeKeys};
 
 use self::terminal::{Escape, Meant, Raw};
 use super::{Exit, Socket, interrupted};
-use crate::console::{Place, harmless};
-use crate::control::client;
-use crate::control::wire::{Answer, Ask};
+use crate::console::harmless;
 
 /// How long the daemon waits for more, before it is asked again.
 const WAIT: Duration = Duration::from_secs(30);
@@ -71,15 +69,13 @@ async fn show(args: &Args) -> anyhow::Result<Exit> {
 
 /// What there is from `place` on, which moves; nothing where nothing comes within `wait`.
 async fn some(args: &Args, place: &mut Option<Place>, wait: Duration) -> anyhow::Result<String> {
-    let ask = Ask::Console {
+    let request = ReadConsole {
         slot: args.slot.clone(),
         boot: args.boot,
         from: *place,
         wait_seconds: (!wait.is_zero()).then_some(wait.as_secs()),
     };
-    let Answer::Console { text, next } = client::ask(&args.socket.socket, ask, wait).await? else {
-        bail!("the daemon answered another question");
-    };
+    let ConsoleText { text, next } = args.socket.daemon().ask(&request, wait).await?;
     *place = next.or(*place);
     Ok(text)
 }
@@ -142,14 +138,12 @@ async fn type_keys(args: &Args, keys: Vec<u8>) -> anyhow::Result<()> {
     if keys.is_empty() {
         return Ok(());
     }
-    let ask = Ask::Type {
+    let request = TypeKeys {
         slot: args.slot.clone(),
         keys,
     };
-    match client::ask(&args.socket.socket, ask, TYPED).await? {
-        Answer::Typed => Ok(()),
-        _ => bail!("the daemon answered another question"),
-    }
+    args.socket.daemon().ask(&request, TYPED).await?;
+    Ok(())
 }
 
 /// The last lines, to see where one is.

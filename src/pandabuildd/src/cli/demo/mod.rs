@@ -27,13 +27,13 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use panda_image::steps::{Interrupted, Steps};
+use panda_protocol::operators::BootHistory;
 use tokio_util::sync::CancellationToken;
 
 use self::builds::{Built, Show};
 use self::inputs::Inputs;
 use self::rack::DemoRack;
 use super::{Exit, say, steps_until_interrupted};
-use crate::ledger::BootHistory;
 
 /// How often the package is built on each Panda.
 const BUILDS: u32 = 2;
@@ -193,9 +193,10 @@ async fn use_rack(
         let show = Show::new(role, number);
         if number == 1 {
             show.note(&format!(
-                "{} has booted and proved itself in {:.0} s",
+                "{} has booted and proved itself in {:.0} s; operators ask with --socket {}",
                 rack.slot,
-                waited.elapsed().as_secs_f64()
+                waited.elapsed().as_secs_f64(),
+                rack.socket().display()
             ))?;
         }
         let output = work.join(format!("{}-results-{number}", role.name()));

@@ -1,5 +1,5 @@
 //! A rack of one Panda: `pandabuildd twin` as a process of its own, as an operator would start it, asked over its
-//! control socket. It ends with us, whatever ends us.
+//! operators' socket. It ends with us, whatever ends us.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -11,15 +11,15 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use panda_image::programs;
 use panda_image::steps::Interrupted;
+use panda_protocol::operators::{BootHistory, GetBoots, GetSlots, Slots};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Role;
-use crate::control::client;
-use crate::control::wire::{Answer, Ask};
-use crate::ledger::BootHistory;
+use crate::operators::SOCKET;
+use crate::operators::client::Daemon;
 
 /// How long a rack may take until it listens.
 const START: Duration = Duration::from_secs(120);
@@ -108,16 +108,13 @@ impl DemoRack {
     /// # Errors
     /// Interrupted; it does not become so in time.
     pub(crate) async fn wait_fresh(&self, stop: &CancellationToken) -> anyhow::Result<()> {
-        let ask = Ask::Slots {
+        let request = GetSlots {
             fresh_within_seconds: Some(FRESH.as_secs()),
         };
-        let socket = self.socket();
-        let answer = tokio::select! {
-            answer = client::ask(&socket, ask, FRESH) => answer?,
+        let daemon = self.daemon();
+        let Slots { slots, in_time } = tokio::select! {
+            answer = daemon.ask(&request, FRESH) => answer?,
             () = stop.cancelled() => return Err(Interrupted.into()),
-        };
-        let Answer::Slots { slots, in_time } = answer else {
-            bail!("the daemon answered another question");
         };
         if !in_time {
             let details: Vec<_> = slots
@@ -138,14 +135,12 @@ impl DemoRack {
     /// # Errors
     /// The daemon does not answer.
     pub(crate) async fn boots(&self) -> anyhow::Result<Vec<BootHistory>> {
-        let ask = Ask::Boots {
+        let request = GetBoots {
             slot: Some(self.slot.clone()),
             limit: BOOTS,
         };
-        let Answer::Boots { mut boots } = client::ask(&self.socket(), ask, Duration::ZERO).await?
-        else {
-            bail!("the daemon answered another question");
-        };
+        let answer = self.daemon().ask(&request, Duration::ZERO).await?;
+        let mut boots = answer.boots;
         boots.sort_by_key(|boot| boot.boot);
         // One that has begun after the last build: nobody waits for it.
         while boots.last().is_some_and(|boot| boot.attempts.is_empty()) {
@@ -175,8 +170,13 @@ impl DemoRack {
         )
     }
 
-    fn socket(&self) -> PathBuf {
-        self.state.join("control.sock")
+    /// Where its operators ask.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.state.join(SOCKET)
+    }
+
+    fn daemon(&self) -> Daemon {
+        Daemon::at(self.socket())
     }
 }
 

@@ -210,7 +210,13 @@ async fn serve(
     let path = state.join("rack.toml");
     plan.write(&path)?;
 
-    let rack = Rack::start(Config::load(&path)?, lock).await?;
+    let config = Config::load(&path)?;
+    let socket = config.operators.socket_of(state);
+    let rack = Rack::start(config, lock).await?;
+    eprintln!(
+        "pandabuildd: this rack's operators ask with --socket {}",
+        socket.display()
+    );
     for (slot, url) in rack.urls() {
         say(&json!({ "slot": slot, "url": url }).to_string())?;
     }

@@ -13,6 +13,7 @@ use panda_board::twin::qemu;
 use serde_json::json;
 
 use crate::config::Config;
+use crate::operators::SOCKET;
 
 /// The board's name, from 1: as panda-twin names them.
 pub(crate) fn board(number: u16) -> String {
@@ -150,10 +151,12 @@ impl Plan {
         let mut text = format!(
             "# Written by `pandabuildd twin`, again at each start. The ports of [depot] and `link` are kept.\n\
              [rack]\nname = \"twin\"\nstate_dir = \".\"\nimage = {}\n\n\
+             [operators]\nsocket = {}\n\n\
              [front]\nlisten = {}\n\n[depot]\nlisten = {}\n{advertise}\n\
              # A virtual supply has no capacitors.\n[boot]\ncut_hold_ms = 200\n{}\n\
              # Nor does a virtual board need a rest.\n[slot_task]\nretry_first_seconds = 5\n",
             toml::Value::String(image),
+            json!(SOCKET),
             json!(first),
             json!(self.depot.to_string()),
             if self.image.is_some() { EMULATED } else { "" },

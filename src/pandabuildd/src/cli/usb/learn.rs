@@ -11,19 +11,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use async_trait::async_trait;
 use panda_board::driver::Machine;
 use panda_protocol::omap4::asic_id::Chip;
+use panda_protocol::operators::{GetBoots, StepName};
 use panda_slot::BootNo;
 use toml_edit::{DocumentMut, Item, Table, value};
 
 use crate::boot::{Bench, BootSettings, Chain, Evidence, ExpectedBoard, Journal, Told, order};
 use crate::cli::{Exit, interrupted, say};
 use crate::config::{Config, SlotSettings};
-use crate::control::wire::{Answer, Ask};
-use crate::control::{self, client};
 use crate::ledger::{Grade, Step};
+use crate::operators::client::Daemon;
 use crate::rack::{RackError, StateLock, drivers};
 
 /// So many of a slot's last boots are looked at.
@@ -107,16 +107,14 @@ async fn told(config: &Config, slot: &SlotSettings) -> anyhow::Result<Told> {
 }
 
 async fn from_daemon(config: &Config, slot: &str) -> anyhow::Result<Told> {
-    let socket = config.rack.state_dir.join(control::SOCKET);
-    let ask = Ask::Boots {
+    let daemon = Daemon::at(config.operators.socket_of(&config.rack.state_dir));
+    let request = GetBoots {
         slot: Some(slot.to_owned()),
         limit: BOOTS,
     };
-    let Answer::Boots { boots } = client::ask(&socket, ask, Duration::ZERO).await? else {
-        bail!("the daemon answered another question");
-    };
-    let steps = boots.iter().flat_map(|boot| &boot.steps);
-    let mut ids = steps.filter(|step| step.name == "asic id" && step.error.is_none());
+    let answer = daemon.ask(&request, Duration::ZERO).await?;
+    let steps = answer.boots.iter().flat_map(|boot| &boot.steps);
+    let mut ids = steps.filter(|step| step.name == StepName::Identity && step.error.is_none());
     ids.find_map(|step| step.detail.parse().ok()).with_context(|| {
         format!(
             "no boot ROM of slot {slot} has told its ID to this daemon yet; have it reset (`pandabuildd reset {slot}`), or \

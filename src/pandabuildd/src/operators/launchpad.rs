@@ -15,19 +15,24 @@ use dxr::Value;
 use panda_http::client::ClientLimits;
 use panda_http::endpoint::{ClientError, EndpointSettings};
 use panda_http::{BuilderClient, Endpoint};
-use panda_slot::{Answer as SlotAnswer, Board};
+use panda_protocol::operators::{
+    ActionKind, Asker, LaunchpadReset, Problem, ProblemKind, ResetAnswer, ResetEnd,
+};
+use panda_slot::Board;
 use rustls::ClientConfig;
 use tokio::time::{sleep, timeout};
 
-use super::server::{Desk, Operated, wait};
-use super::wire::{Answer, ResetEnd};
+use super::actions::Order;
+use super::desk::{Desk, Operated};
+use super::orders::begun;
 use crate::slot::SlotHandle;
+use crate::webservice::{Duty, DutyError};
 
 /// How long the slot's own RPC may take for one answer.
 const RPC_LIMIT: Duration = Duration::from_secs(5);
 /// Between two calls of an RPC that does not answer.
 const RPC_PAUSE: Duration = Duration::from_millis(200);
-/// The most characters of a name that an answer repeats.
+/// The most characters of a name that a refusal repeats.
 const MAX_REPEATED: usize = 100;
 
 /// A slot's RPC, reached as Launchpad reaches it: over the network, by its host name.
@@ -69,12 +74,14 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 }
 
 impl Desk {
-    /// Launchpad's reset of the slot that goes by `name`.
-    pub(super) async fn ppa_reset(&self, name: &str, wait_ms: Option<u64>) -> Answer {
-        let slot = match self.called(name) {
-            Ok(slot) => slot,
-            Err(reason) => return Answer::Refused { reason },
-        };
+    /// Launchpad's reset of the slot that goes by a name.
+    pub(super) async fn launchpad_reset(
+        &self,
+        reset: &LaunchpadReset,
+        asker: Asker,
+    ) -> Result<ResetAnswer, Problem> {
+        let LaunchpadReset { name, wait_ms } = reset;
+        let slot = self.called(name)?;
         let own = slot.handle.name();
         tracing::info!(
             slot = own,
@@ -82,60 +89,47 @@ impl Desk {
             waits = wait_ms.is_some(),
             "Launchpad resets"
         );
-        if wait_ms.is_none()
-            && let Err(reason) = self.owe(slot).await
-        {
-            return Answer::Refused { reason };
-        }
-        let begun = match slot.handle.reset().await {
-            Ok(SlotAnswer::Ready | SlotAnswer::Joined) => ResetEnd::UnderWay,
-            Ok(SlotAnswer::Refused(refusal)) => {
-                let reason = format!("{own}: {refusal}");
-                return Answer::Refused { reason };
-            }
-            Ok(_) => {
-                let reason = format!("{own}: the reset was answered with something else");
-                return Answer::Refused { reason };
-            }
-            Err(_closed) => return stopping().await,
+        let order = Order {
+            kind: ActionKind::LaunchpadReset,
+            slot: Some(own.to_owned()),
+            detail: if wait_ms.is_some() {
+                "waits for the end".to_owned()
+            } else {
+                "its web service is told of the end".to_owned()
+            },
+            asker,
         };
+        let (handle, duty) = (slot.handle.clone(), slot.duty.clone());
+        let owes = wait_ms.is_none();
+        let work = async move {
+            if owes {
+                owe(&handle, duty).await?;
+            }
+            // A Fresh board is ready once its RPC answers, too.
+            begun(&handle, handle.reset().await).map(|_fresh_or_not| ())
+        };
+        self.carry_out(order, work).await?;
         let mut silence = None;
         let end = match wait_ms {
-            None => begun,
+            None => ResetEnd::UnderWay,
             Some(milliseconds) => {
-                let limit = wait(Duration::from_millis(milliseconds));
                 let ready = ready(&slot.handle, &slot.rpc, &mut silence);
-                timeout(limit, ready).await.unwrap_or(ResetEnd::UnderWay)
+                let waited = timeout(Duration::from_millis(*milliseconds), ready).await;
+                waited.unwrap_or(Ok(ResetEnd::UnderWay))?
             }
         };
         if let (ResetEnd::UnderWay, Some(error)) = (end, silence) {
-            let reason = format!("{own}: fresh, but its RPC does not answer: {error}");
-            return Answer::Refused { reason };
+            let detail = format!("{own}: fresh, but its RPC does not answer: {error}");
+            return Err(Problem::new(ProblemKind::Refused, detail));
         }
-        Answer::Reset {
+        Ok(ResetAnswer {
             slot: self.describe(slot),
             end,
-        }
-    }
-
-    /// Writes down that Launchpad is to be told of the end. Before the reset: one that nobody tells Launchpad
-    /// of leaves the builder waiting for ever.
-    async fn owe(&self, slot: &Operated) -> Result<(), String> {
-        let own = slot.handle.name();
-        let Some(duty) = &slot.duty else {
-            tracing::warn!(
-                slot = own,
-                "no [webservice]: somebody else has to tell Launchpad when the slot is clean"
-            );
-            return Ok(());
-        };
-        let attempt = slot.handle.view().slot.attempt;
-        let begun = duty.begin(attempt).await;
-        begun.map_err(|error| format!("{own}: {error}"))
+        })
     }
 
     /// The one slot that goes by `name`: its own name, a host name of its, or the first label of one.
-    fn called(&self, name: &str) -> Result<&Operated, String> {
+    fn called(&self, name: &str) -> Result<&Operated, Problem> {
         let wanted = name.to_ascii_lowercase();
         let is = |known: &str| known.eq_ignore_ascii_case(&wanted);
         let label = |known: &str| known.split('.').next().is_some_and(is);
@@ -145,24 +139,47 @@ impl Desk {
         let whole = by(&|slot| slot.hosts.iter().any(|host| is(host)));
         let short = by(&|slot| is(slot.handle.name()) || slot.hosts.iter().any(|host| label(host)));
         let found = if whole.is_empty() { short } else { whole };
-        let shown: String = name.chars().take(MAX_REPEATED).collect();
         match found.as_slice() {
             [slot] => Ok(slot),
-            [] => Err(self.unknown(&shown)),
+            [] => Err(self.no_such(name)),
             several => {
                 let names: Vec<&str> = several.iter().map(|slot| slot.handle.name()).collect();
-                Err(format!(
+                let shown: String = name.chars().take(MAX_REPEATED).collect();
+                let detail = format!(
                     "{shown:?} may be any of {}: use a whole host name",
                     names.join(", ")
-                ))
+                );
+                Err(Problem::new(ProblemKind::Refused, detail))
             }
         }
     }
 }
 
+/// Writes down that Launchpad is to be told of the end. Before the reset: one that nobody tells Launchpad of leaves the
+/// builder waiting for ever.
+async fn owe(slot: &SlotHandle, duty: Option<Duty>) -> Result<(), Problem> {
+    let own = slot.name();
+    let Some(duty) = duty else {
+        tracing::warn!(
+            slot = own,
+            "no [webservice]: somebody else has to tell Launchpad when the slot is clean"
+        );
+        return Ok(());
+    };
+    let attempt = slot.view().slot.attempt;
+    duty.begin(attempt).await.map_err(|error| match error {
+        DutyError::Stopping => Problem::stopping(),
+        DutyError::Ledger(error) => Problem::new(ProblemKind::Failed, format!("{own}: {error}")),
+    })
+}
+
 /// Waits until a dispatch to the slot would be served, or will not be for long. `silence` is why its RPC
 /// does not answer, while it does not.
-async fn ready(slot: &SlotHandle, rpc: &Rpc, silence: &mut Option<ClientError>) -> ResetEnd {
+async fn ready(
+    slot: &SlotHandle,
+    rpc: &Rpc,
+    silence: &mut Option<ClientError>,
+) -> Result<ResetEnd, Problem> {
     loop {
         let mut watch = slot.watch();
         let settled = watch.wait_for(|view| {
@@ -172,19 +189,14 @@ async fn ready(slot: &SlotHandle, rpc: &Rpc, silence: &mut Option<ClientError>) 
         });
         match settled.await.map(|view| view.is_idle()) {
             Ok(true) => {}
-            Ok(false) => return ResetEnd::Failed,
-            Err(_closed) => return stopping().await,
+            Ok(false) => return Ok(ResetEnd::Failed),
+            Err(_closed) => return Err(Problem::stopping()),
         }
         match rpc.answers().await {
-            Ok(()) if slot.view().is_idle() => return ResetEnd::Fresh,
+            Ok(()) if slot.view().is_idle() => return Ok(ResetEnd::Fresh),
             Ok(()) => *silence = None,
             Err(error) => *silence = Some(error),
         }
         sleep(RPC_PAUSE).await;
     }
-}
-
-/// The daemon is stopping: the connection closes with it, and who asked asks the next one.
-async fn stopping<T>() -> T {
-    std::future::pending().await
 }
