@@ -450,7 +450,7 @@ fn hold_and_release(keeper: &mut Keeper) -> Result<()> {
         let slots = json_items(&String::from_utf8(output.stdout)?)?;
         let held = |slot: &serde_json::Value| {
             let off = slot["state"] == "off";
-            slot["slot"] == "panda01" && !slot["held"].is_null() == wanted && off == wanted
+            slot["slot"] == "panda01" && slot["held"].is_null() != wanted && off == wanted
         };
         Ok(slots.iter().any(held))
     };
