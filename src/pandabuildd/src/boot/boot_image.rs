@@ -36,13 +36,20 @@ use panda_image::Image;
 pub struct Started {
     pub(super) chain: Chain,
     pub(super) port: watch::Receiver<Presence>,
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "tests read it; the ledger has it by the step's note"
+        )
+    )]
     digest: Sha256,
 }
 
 impl Started {
     /// The SHA-256 of the boot image that was sent.
-    #[must_use]
-    pub fn digest(&self) -> Sha256 {
+    #[cfg(test)]
+    pub(super) fn digest(&self) -> Sha256 {
         self.digest
     }
 
@@ -72,10 +79,8 @@ pub(super) async fn send(
         let plan = Plan::new(image, &boot)?;
         talk::announce_image(&mut paced, plan.bytes, deadline).await?;
         let digest = plan.send(image, &mut paced, deadline).await?;
-        Ok((
-            digest,
-            Note::from(format!("{} bytes, SHA-256 {digest}", plan.bytes)),
-        ))
+        let sent = format!("{} bytes, SHA-256 {digest}", plan.bytes);
+        Ok((digest, Note::from(sent)))
     };
     let digest = chain.step("boot image", limit, work).await?;
 

@@ -33,8 +33,8 @@ impl Failure {
     }
 
     /// The step's name, as in the ledger.
-    #[must_use]
-    pub fn step(&self) -> &'static str {
+    #[cfg(test)]
+    pub(super) fn step(&self) -> &'static str {
         self.step
     }
 
@@ -45,8 +45,8 @@ impl Failure {
     }
 
     /// The same, for good.
-    #[must_use]
-    pub fn into_error(self) -> StepError {
+    #[cfg(test)]
+    pub(super) fn into_error(self) -> StepError {
         self.error
     }
 

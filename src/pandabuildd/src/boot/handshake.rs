@@ -52,12 +52,6 @@ pub struct Proof {
 impl Proof {
     /// What the agent said of itself.
     #[must_use]
-    pub fn report(&self) -> &Report {
-        &self.report
-    }
-
-    /// The same, for good.
-    #[must_use]
     pub fn into_report(self) -> Report {
         self.report
     }

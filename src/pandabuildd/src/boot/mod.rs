@@ -32,16 +32,13 @@ pub(crate) mod bench;
 #[cfg(test)]
 mod tests;
 
-pub use asic::{Identified, Told};
-pub use boot_image::Started;
+pub use asic::Told;
 pub use chain::{Bench, Chain, Journal, Sense};
-pub use cut::{Ordered, order};
+pub use cut::order;
 pub use error::{Failure, FailureCause, StepError};
-pub use evidence::{Dark, Evidence};
+pub use evidence::Evidence;
 pub use handshake::{Awaited, INSECURE, Proof};
 pub use power_on::Powered;
-pub use prepare::Weak;
 pub(crate) use rom::is_rom;
-pub use rom::{Rom, wait_for_unawaited_rom};
-pub use second_stage::Ready;
-pub use settings::{BootSettings, ExpectedBoard, PublicId, UsbId};
+pub use rom::wait_for_unawaited_rom;
+pub use settings::{BootSettings, ExpectedBoard, PublicId};

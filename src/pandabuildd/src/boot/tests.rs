@@ -13,7 +13,11 @@ use panda_protocol::omap4::asic_id::Chip;
 use panda_protocol::omap4::bootimg;
 use tokio::time::Instant;
 
+use super::asic::Identified;
 use super::bench::{GADGET, Script, TestBoard, asic_id, device, rom};
+use super::boot_image::Started;
+use super::evidence::Dark;
+use super::rom::Rom;
 use super::*;
 use crate::identity::{KeyAndCertificate, new_boot_id};
 use crate::ledger::Grade;

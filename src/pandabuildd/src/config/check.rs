@@ -43,8 +43,9 @@ fn rooms(file: &File<'_>, found: &mut Found<'_>) {
     file.guest.check(found, |guest| guest.check());
     file.slot_task.check(found, |slot| {
         let mut mistakes = Mistakes::default();
-        let expected = format!("expected 1 to 100, got {}", slot.attempts);
-        mistakes.unless((1..=100).contains(&slot.attempts), "attempts", expected);
+        if let Err(error) = slot.check() {
+            mistakes.add(error.key, format!("expected {}", error.allowed));
+        }
         mistakes.end()
     });
     file.operators.check(found, |operators| operators.check());

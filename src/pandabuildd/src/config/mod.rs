@@ -27,7 +27,7 @@ use self::file::File;
 use self::problem::Found;
 pub(crate) use self::problem::Places;
 pub use self::problem::{ConfigError, Problem, Problems};
-pub use self::slot::{NetworkSettings, SlotSettings};
+pub use self::slot::SlotSettings;
 use crate::boot::BootSettings;
 use crate::filecache::FilecacheSettings;
 use crate::front::FrontSettings;

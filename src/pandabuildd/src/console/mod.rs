@@ -26,7 +26,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-pub use self::clean::{Secrets, harmless};
+#[cfg(test)]
+pub(crate) use self::clean::Secrets;
+pub use self::clean::harmless;
 pub use self::log::{ConsoleLog, DIRECTORY};
 pub use self::secrets::{Current, follow};
 use clean::Cleaner;

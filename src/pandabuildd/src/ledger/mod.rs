@@ -34,7 +34,7 @@ use rusqlite::Connection;
 use crate::failpoint::{self, Point};
 
 pub use grade::Grade;
-pub use records::{AttemptRecord, BootHistory, BootSecrets, MAX_TEXT, NewAttempt, Step};
+pub use records::{AttemptRecord, BootHistory, BootSecrets, NewAttempt, Step};
 
 /// How many boots of a slot are remembered with their steps.
 pub const KEPT_BOOTS: u32 = 200;

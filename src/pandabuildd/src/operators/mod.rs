@@ -27,4 +27,4 @@ pub use self::desk::{Desk, Operated};
 pub use self::launchpad::Rpc;
 pub use self::routes::serve;
 pub use self::settings::{OperatorsSettings, SOCKET};
-pub use self::socket::{Bound, SocketError, bind};
+pub use self::socket::{SocketError, bind};

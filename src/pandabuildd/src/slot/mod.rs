@@ -20,5 +20,5 @@ mod task;
 mod tests;
 
 pub use handle::{SlotClosed, SlotHandle, View};
-pub use settings::{Settings, SettingsError};
+pub use settings::Settings;
 pub use task::spawn;

@@ -32,6 +32,7 @@ mod settings;
 mod tests;
 
 pub use self::client::{WebService, WebServiceError};
-pub use self::credentials::CredentialsError;
-pub use self::keeper::{Duty, DutyError, Inputs, Keeper};
+#[cfg(test)]
+pub(crate) use self::keeper::Inputs;
+pub use self::keeper::{Duty, DutyError, Keeper};
 pub use self::settings::WebServiceSettings;

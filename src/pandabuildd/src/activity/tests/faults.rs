@@ -2,7 +2,7 @@
 //! paused clock: each ends within attempts × (sum of the step limits) + 5 s, with its reason. The board is
 //! panda-twin's own, reached without its sockets, so that no time passes but the clock's.
 //!
-//! `cargo test -p pandabuildd --lib every_fault_ends -- --nocapture` prints the table of docs/faults.md.
+//! `cargo test -p pandabuildd every_fault_ends -- --nocapture` prints the table of docs/faults.md.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
