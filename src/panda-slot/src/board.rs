@@ -14,8 +14,8 @@ pub struct Slot {
     pub boot: BootNo,
     /// The last attempt number given out.
     pub attempt: AttemptNo,
-    /// How often the board was Failed since it was last given a build or an operator took a hand, for
-    /// a growing pause before it is tried again.
+    /// How often a Failed board was tried again since it last brought a build's results or an operator took
+    /// a hand: for a growing pause before the next try, and a bound on Launchpad's.
     pub pauses: u32,
     /// The board's life.
     pub board: Board,

@@ -87,6 +87,14 @@ pub enum Event {
         /// Who asks.
         call: CallId,
     },
+    /// The image that the board was booted from is no longer the rack's current one. Asked slot by slot,
+    /// never of all at once, so that a roll-out leaves the others ready.
+    ImageOutdated {
+        /// Who asks.
+        call: CallId,
+        /// The boot that was made from the outdated image.
+        boot: BootNo,
+    },
     /// Power was cut, with evidence.
     CutSeen {
         /// Whose cut.
@@ -284,7 +292,10 @@ pub enum Effect {
         /// Whose.
         attempt: AttemptNo,
     },
-    /// The build has ended: unpin its inputs, forget its arguments.
+    /// The slot's build has ended, or the slot is reset without one: what its board may fetch, and what was
+    /// brought for its next build, is let go.
+    ReleaseInputs,
+    /// The build has ended: forget its arguments.
     BuildEnded {
         /// Which build.
         attempt: AttemptNo,
@@ -327,7 +338,7 @@ pub enum Answer {
     Ready,
     /// A reset: one is under way now (joined or begun); watch the slot for its end.
     Joined,
-    /// Hold or release is done.
+    /// Hold or release is done; or an outdated image was taken note of, by a reset or the next one.
     Done,
     /// No.
     Refused(Refusal),

@@ -48,7 +48,7 @@
 //!                      ─▶ Trial                Proved
 //!                      ─▶ Failed               BootFailed
 //!                      ─▶ Failed:Chip          WrongChip
-//! Fresh                ─▶ Cutting              Hold Lost
+//! Fresh                ─▶ Cutting              Hold ImageOutdated Lost OperatorReset
 //!                      ─▶ Running              Build
 //!                      ─▶ Rejoining:Fresh      Recover
 //!                      ─▶ Failed               Lost
@@ -80,7 +80,7 @@
 //!                      ─▶ Failed               BootFailed
 //!                      ─▶ Failed:Chip          WrongChip
 //! Trial                ─▶ Cutting              Hold Lost Recover TrialEnded
-//! Rejoining:Fresh      ─▶ Cutting              Hold Lost
+//! Rejoining:Fresh      ─▶ Cutting              Hold Lost OperatorReset
 //!                      ─▶ Fresh                Proved
 //!                      ─▶ Failed               Lost
 //! Rejoining:Running    ─▶ Cutting              Abort Lost OperatorReset Reset
@@ -92,6 +92,16 @@
 //! Failed:Chip          ─▶ Cutting              Release
 //! Off                  ─▶ Cutting              Release
 //! ```
+//!
+//! # Resets, holds and drains
+//! Launchpad's reset of a Fresh board cuts nothing; an operator's always cuts. A Fresh board whose image is
+//! no longer the current one is cut when its turn in the roll-out comes (`ImageOutdated`). A Hold takes the
+//! power of a slot without a build at once, and of one with a build when that has ended: it is what other
+//! systems call a drain.
+//!
+//! A Failed board is tried again after a pause that doubles. Launchpad's Clean and Reset try one at once,
+//! as often as a reset has attempts, and after that its pause stands, whoever asks but an operator. Only
+//! the results of a build, or an operator, start the counting anew.
 //!
 //! # What is kept
 //! A finished build is kept beside the board's life until Launchpad's Clean or Reset, whatever the board

@@ -4,6 +4,7 @@
 use panda_protocol::launchpad::{BuildId, BuildStatus, Dialect, Outcome};
 
 use super::{Step, for_people};
+use crate::BootNo;
 use crate::board::{Board, Build, Errand, Phase, Rejoin};
 use crate::event::{Answer, CallId, Effect, Refusal};
 
@@ -13,7 +14,6 @@ impl Step<'_> {
             return self.refuse(call, refusal);
         }
         self.slot.attempt = self.slot.attempt.next();
-        self.slot.pauses = 0;
         let (boot, attempt) = (self.slot.boot, self.slot.attempt);
         let build = Build {
             attempt,
@@ -166,11 +166,16 @@ impl Step<'_> {
         self.try_failed_board_again();
     }
 
-    /// A Failed board that is wanted is tried at once, not only when its pause is over.
+    /// A Failed board that Launchpad wants is tried at once, not only when its pause is over; but not for
+    /// ever: a manager that asks at every scan would have a broken board boot day and night.
     fn try_failed_board_again(&mut self) {
         match self.slot.board {
-            Board::Failed { kind, .. } if kind.is_retried() && self.slot.held.is_none() => {
-                self.cut(1, Errand::Nothing);
+            Board::Failed { kind, .. }
+                if kind.is_retried()
+                    && self.slot.held.is_none()
+                    && self.slot.pauses < self.limits.attempts =>
+            {
+                self.try_again();
             }
             Board::Failed { .. }
             | Board::Cutting { .. }
@@ -182,6 +187,12 @@ impl Step<'_> {
             | Board::Rejoining(_)
             | Board::Off => {}
         }
+    }
+
+    /// Cuts a Failed board, and counts that: the next pause is longer.
+    pub(super) fn try_again(&mut self) {
+        self.slot.pauses = self.slot.pauses.saturating_add(1);
+        self.cut(1, Errand::Nothing);
     }
 
     pub(super) fn handle_clean_due(&mut self, call: CallId) {
@@ -199,6 +210,11 @@ impl Step<'_> {
         self.drop_build();
         self.drop_kept();
         self.try_failed_board_again();
+        self.answer_reset(call);
+    }
+
+    /// Where a reset stands that was just asked for.
+    fn answer_reset(&mut self, call: CallId) {
         let answer = match (&self.slot.held, &self.slot.board) {
             (Some(reason), _) => Answer::Refused(Refusal::Held(reason.clone())),
             (None, Board::Failed { reason, .. }) => {
@@ -256,12 +272,47 @@ impl Step<'_> {
         self.emit(Effect::DropKept { attempt });
     }
 
+    /// An operator's reset always cuts: a Fresh board is to lose power too, for a new image or in doubt.
+    /// What is on its way to a boot is joined.
     pub(super) fn handle_operator_reset(&mut self, call: CallId, forced: bool) {
         if !forced && (self.slot.live().is_some() || self.slot.kept.is_some()) {
             return self.refuse(call, Refusal::HasBuild);
         }
         self.slot.pauses = 0;
-        self.handle_reset(call);
+        self.drop_build();
+        self.drop_kept();
+        if self.slot.held.is_none() {
+            match self.slot.board {
+                Board::Fresh { .. } | Board::Rejoining(_) => self.cut(1, Errand::Nothing),
+                Board::Failed { kind, .. } if kind.is_retried() => self.cut(1, Errand::Nothing),
+                Board::Failed { .. }
+                | Board::Cutting { .. }
+                | Board::Preparing { .. }
+                | Board::Booting { .. }
+                | Board::Trial { .. }
+                | Board::Used { .. }
+                | Board::Off => {}
+            }
+        }
+        self.answer_reset(call);
+    }
+
+    /// Only a board that waits for a build is reset for a new image; every other one comes to its next cut
+    /// by itself, and its next boot is made from the current image.
+    pub(super) fn handle_image_outdated(&mut self, call: CallId, boot: BootNo) {
+        self.answer(call, Answer::Done);
+        match self.slot.board {
+            Board::Fresh { .. } if boot == self.slot.boot => self.cut(1, Errand::Nothing),
+            Board::Fresh { .. }
+            | Board::Cutting { .. }
+            | Board::Preparing { .. }
+            | Board::Booting { .. }
+            | Board::Trial { .. }
+            | Board::Used { .. }
+            | Board::Rejoining(_)
+            | Board::Failed { .. }
+            | Board::Off => {}
+        }
     }
 
     /// Settling then takes the power of a slot that has no build.

@@ -320,6 +320,7 @@ impl Step<'_> {
                 build,
                 phase: Phase::Collecting,
             } => {
+                self.slot.pauses = 0;
                 self.cut(1, Errand::Nothing);
                 self.keep(build, outcome);
             }
@@ -365,8 +366,7 @@ impl Step<'_> {
     pub(super) fn handle_retry_due(&mut self) {
         match self.slot.board {
             Board::Failed { kind, .. } if kind.is_retried() && self.slot.held.is_none() => {
-                self.slot.pauses = self.slot.pauses.saturating_add(1);
-                self.cut(1, Errand::Nothing);
+                self.try_again();
             }
             Board::Failed { .. }
             | Board::Cutting { .. }
@@ -436,10 +436,14 @@ impl Step<'_> {
             }
             | Board::Trial { n } => self.cut(n, Errand::Nothing),
             Board::Failed { kind, .. } => {
+                self.emit(Effect::ReleaseInputs);
                 self.emit(Effect::PowerOff);
                 self.arm_retry(kind);
             }
-            Board::Off => self.emit(Effect::PowerOff),
+            Board::Off => {
+                self.emit(Effect::ReleaseInputs);
+                self.emit(Effect::PowerOff);
+            }
         }
     }
 
@@ -451,7 +455,7 @@ impl Step<'_> {
     }
 
     /// The end of the last build, once more: doing it twice harms nobody. On a board that was Fresh the
-    /// slot's pins may be those of the next build already, and the last one's end is long done: it came
+    /// slot's leases may be those of the next build already, and the last one's end is long done: it came
     /// with a cut, and a start since would have repeated it.
     fn repeat_lost_effects(&mut self) {
         let attempt = self.slot.attempt;

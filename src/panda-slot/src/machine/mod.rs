@@ -27,6 +27,7 @@ pub fn step(slot: &Slot, event: Event, limits: &Limits) -> Transition {
     if is_current(&event, slot) {
         step.handle(event);
         step.settle();
+        step.release_inputs(slot);
     }
     Transition {
         next: step.slot,
@@ -44,6 +45,7 @@ fn is_current(event: &Event, slot: &Slot) -> bool {
         | Event::OperatorReset { .. }
         | Event::Hold { .. }
         | Event::Release { .. }
+        | Event::ImageOutdated { .. }
         | Event::CleanDue { .. }
         | Event::Recover => true,
         Event::CutSeen { boot }
@@ -80,6 +82,7 @@ impl Step<'_> {
             Event::OperatorReset { call, forced } => self.handle_operator_reset(call, forced),
             Event::Hold { call, reason } => self.handle_hold(call, &reason),
             Event::Release { call } => self.handle_release(call),
+            Event::ImageOutdated { call, boot } => self.handle_image_outdated(call, boot),
             Event::CleanDue { call } => self.handle_clean_due(call),
             Event::CutSeen { .. } => self.handle_cut_seen(),
             Event::CutWeak { reason, .. } => self.handle_cut_weak(&reason),
@@ -133,6 +136,16 @@ impl Step<'_> {
         }
     }
 
+    /// Inputs are leased to a slot for its next or present build. They go when that build ends, and when a
+    /// slot without one is reset or fails; one that moves to a new boot takes them along.
+    fn release_inputs(&mut self, before: &Slot) {
+        let ended = may_have_inputs(before) && !may_have_inputs(&self.slot);
+        let reset = self.slot.boot != before.boot && self.slot.live().is_none();
+        if ended || reset {
+            self.emit(Effect::ReleaseInputs);
+        }
+    }
+
     /// Begins a new boot, at attempt `n` of its reset.
     fn cut(&mut self, n: u32, errand: Errand) {
         self.begin(n, errand, false);
@@ -167,7 +180,10 @@ impl Step<'_> {
     }
 
     fn fail(&mut self, errand: Errand, kind: FailureKind, reason: &str) {
-        let reason = for_people(reason);
+        let mut reason = for_people(reason);
+        if self.slot.pauses >= self.limits.attempts {
+            reason.push_str(NEEDS_HELP);
+        }
         self.slot.board = Board::Failed {
             kind,
             reason: reason.clone(),
@@ -245,6 +261,23 @@ impl Step<'_> {
         self.effects.push(effect);
     }
 }
+
+/// The slot has a build, or is about to get one: Launchpad brings its inputs first.
+fn may_have_inputs(slot: &Slot) -> bool {
+    match &slot.board {
+        Board::Fresh { .. } | Board::Rejoining(_) | Board::Used { .. } => true,
+        Board::Cutting { .. }
+        | Board::Preparing { .. }
+        | Board::Booting { .. }
+        | Board::Trial { .. }
+        | Board::Failed { .. }
+        | Board::Off => slot.live().is_some(),
+    }
+}
+
+/// What an operator must do about a board that goes on failing.
+const NEEDS_HELP: &str = "; it fails again and again, and is tried only after ever longer pauses: see the \
+    slot's boots and console, mend what is broken, then reset the slot";
 
 /// The most characters of a reason: a board may have had a hand in it.
 const MAX_REASON: usize = 500;

@@ -111,6 +111,7 @@ impl<'a> Search<'a> {
         alive.truth.dead = false;
         alive.truth.cut = true;
         alive.truth.ran = false;
+        alive.truth.leased = false;
         alive.truth.activity = super::world::Activity::Boot;
         self.reach(begun, None);
         self.reach(alive, None);

@@ -3,7 +3,7 @@
 
 use panda_protocol::launchpad::{BuildStatus, Dialect};
 use panda_slot::{
-    Answer, Board, CallId, Effect, Event, FailureKind, Limits, ManagerStatus, Phase, Slot,
+    Answer, Board, CallId, Effect, Event, FailureKind, Limits, ManagerStatus, Phase, Rejoin, Slot,
     manager_status,
 };
 
@@ -47,6 +47,11 @@ pub(crate) enum Law {
     Bounded,
     /// 2011's manager never gets a Fault from `status`, nor a BUILDERFAIL.
     Gentle2011,
+    /// Inputs are leased to a slot while it has a build or may get one, and only then.
+    LeasesEnd,
+    /// A Failed board is tried again only with its pause grown, or by an operator; and by Launchpad a
+    /// bounded number of times.
+    RetriesGrowRarer,
     /// No cycle without an event from outside.
     NoFreeCycle,
 }
@@ -78,8 +83,17 @@ pub(crate) fn state(world: &World, limits: &Limits) -> Result<(), Law> {
     let held_idle = slot.held.is_some() && slot.live().is_none();
     hold(!held_idle || losing_power, Law::DarkWhenUnused)?;
     hold(
-        slot.live().is_some() || !truth.inputs_held,
+        slot.live().is_some() || !truth.arguments_held,
         Law::NothingLeftBehind,
+    )?;
+    let may_get_one = matches!(
+        slot.board,
+        Board::Fresh { .. } | Board::Rejoining(Rejoin::Fresh { .. })
+    );
+    hold(slot.live().is_none() || truth.leased, Law::LeasesEnd)?;
+    hold(
+        slot.live().is_some() || may_get_one || !truth.leased,
+        Law::LeasesEnd,
     )?;
     let wanted = slot.live().is_some() || slot.kept.is_some();
     hold(wanted == truth.results_held, Law::NothingLeftBehind)?;
@@ -101,6 +115,7 @@ pub(crate) fn transition(
     numbers(slot, next, effects)?;
     kept_stays(slot, event, next)?;
     calls(slot, event, next, effects, limits)?;
+    retries(slot, event, next, limits)?;
     build_ends(before, event, next, effects)?;
     let moved = next != slot || !effects.is_empty();
     let must_move = internal(before).contains(&(event.clone(), true));
@@ -198,6 +213,7 @@ fn numbers(slot: &Slot, next: &Slot, effects: &[Effect]) -> Result<(), Law> {
         | Effect::Alert { .. }
         | Effect::ReportTrial { .. }
         | Effect::ArmCleanDue { .. }
+        | Effect::ReleaseInputs
         | Effect::Answer { .. } => true,
     });
     hold(boots && attempts && named, Law::NumbersGrow)
@@ -282,6 +298,22 @@ fn calls(
     Ok(())
 }
 
+fn retries(slot: &Slot, event: &Event, next: &Slot, limits: &Limits) -> Result<(), Law> {
+    let by_an_operator = matches!(event, Event::OperatorReset { .. } | Event::Release { .. });
+    let brought_results = matches!(event, Event::Collected { .. });
+    hold(
+        next.pauses >= slot.pauses || by_an_operator || brought_results,
+        Law::RetriesGrowRarer,
+    )?;
+    let again = matches!(slot.board, Board::Failed { .. }) && next.boot != slot.boot;
+    if !again || by_an_operator {
+        return Ok(());
+    }
+    let by_launchpad = matches!(event, Event::Clean { .. } | Event::Reset { .. });
+    let early = !by_launchpad || slot.pauses < limits.attempts;
+    hold(early && next.pauses > slot.pauses, Law::RetriesGrowRarer)
+}
+
 fn build_ends(before: &World, event: &Event, next: &Slot, effects: &[Effect]) -> Result<(), Law> {
     let slot = &before.slot;
     let ended = effects
@@ -342,6 +374,7 @@ fn guests(before: &World, event: &Event, effects: &[Effect]) -> Result<(), Law> 
             | Effect::Alert { .. }
             | Effect::ReportTrial { .. }
             | Effect::DropKept { .. }
+            | Effect::ReleaseInputs
             | Effect::BuildEnded { .. }
             | Effect::ArmCleanDue { .. }
             | Effect::ArmRetry { .. }

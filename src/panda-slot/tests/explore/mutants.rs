@@ -329,7 +329,10 @@ fn a_board_that_flaps_for_ever_is_caught() {
                 boot,
                 ..slot.clone()
             };
-            real.effects = vec![Effect::StartCut { boot, trial: false }];
+            real.effects = vec![
+                Effect::StartCut { boot, trial: false },
+                Effect::ReleaseInputs,
+            ];
         }
         real
     });
@@ -512,6 +515,69 @@ fn a_reset_that_gives_the_same_boot_number_again_is_caught() {
     caught(Law::NumbersGrow, |slot, _, mut real| {
         if real.next.boot != slot.boot {
             real.next.boot = slot.boot;
+        }
+        real
+    });
+}
+
+#[test]
+fn inputs_that_are_let_go_while_their_build_moves_to_a_new_boot_are_caught() {
+    caught(Law::LeasesEnd, |slot, event, mut real| {
+        let moves = real.next.live().is_some() && real.next.boot != slot.boot;
+        if moves && matches!(event, Event::Lost { .. }) {
+            real.effects.push(Effect::ReleaseInputs);
+        }
+        real
+    });
+}
+
+#[test]
+fn inputs_that_a_reset_does_not_let_go_are_caught() {
+    caught(Law::LeasesEnd, |slot, event, real| {
+        match (&slot.board, event) {
+            (Board::Fresh { .. }, Event::Lost { .. }) => {
+                without(real, |effect| *effect == Effect::ReleaseInputs)
+            }
+            _ => real,
+        }
+    });
+}
+
+#[test]
+fn inputs_that_stay_leased_after_a_crash_are_caught() {
+    caught(Law::LeasesEnd, |slot, event, real| {
+        match (&slot.board, event) {
+            (Board::Failed { .. }, Event::Recover) => {
+                without(real, |effect| *effect == Effect::ReleaseInputs)
+            }
+            _ => real,
+        }
+    });
+}
+
+#[test]
+fn a_failed_board_that_every_reset_boots_again_is_caught() {
+    caught(Law::RetriesGrowRarer, |slot, event, real| {
+        match (&slot.board, event) {
+            (Board::Failed { .. }, Event::Reset { .. }) => {
+                let patient = Slot {
+                    pauses: 0,
+                    ..slot.clone()
+                };
+                let mut again = step(&patient, event.clone(), &limits(Dialect::Current));
+                again.next.pauses = slot.pauses.max(again.next.pauses);
+                again
+            }
+            _ => real,
+        }
+    });
+}
+
+#[test]
+fn a_build_that_wipes_a_boards_failures_out_is_caught() {
+    caught(Law::RetriesGrowRarer, |slot, _, mut real| {
+        if real.next.attempt != slot.attempt {
+            real.next.pauses = 0;
         }
         real
     });

@@ -61,8 +61,10 @@ pub(crate) struct Truth {
     pub(crate) retry_armed: bool,
     /// An `abort` of the present attempt was accepted.
     pub(crate) aborted: bool,
-    /// The present attempt's arguments and pins are held.
-    pub(crate) inputs_held: bool,
+    /// The present attempt's arguments are held.
+    pub(crate) arguments_held: bool,
+    /// Inputs may be leased to the slot: for a build that it has, or for one that it is about to get.
+    pub(crate) leased: bool,
     /// The present attempt's log and results are held.
     pub(crate) results_held: bool,
 }
@@ -83,7 +85,8 @@ impl World {
             clean_armed: false,
             retry_armed: false,
             aborted: false,
-            inputs_held: false,
+            arguments_held: false,
+            leased: true,
             results_held: false,
         };
         Self { slot, truth }.renumbered()
@@ -138,8 +141,12 @@ impl World {
         }
         if next.attempt != self.slot.attempt {
             truth.aborted = false;
-            truth.inputs_held = true;
+            truth.arguments_held = true;
             truth.results_held = true;
+        }
+        if matches!(next.board, Board::Fresh { .. }) {
+            // Launchpad may bring the next build's inputs at any time from now on.
+            truth.leased = true;
         }
         if cleaner(next) != cleaner(&self.slot) {
             truth.clean_armed = false;
@@ -179,7 +186,8 @@ impl World {
                 truth.powered = false;
             }
             Effect::DropKept { .. } => truth.results_held = false,
-            Effect::BuildEnded { .. } => truth.inputs_held = false,
+            Effect::BuildEnded { .. } => truth.arguments_held = false,
+            Effect::ReleaseInputs => truth.leased = false,
             Effect::ArmCleanDue { call } => {
                 truth.clean_armed = cleaner(&self.slot) == Some(*call);
             }
@@ -231,7 +239,7 @@ impl World {
         }
         self.slot.boot = NOW;
         self.slot.attempt = attempt(now);
-        self.slot.pauses = self.slot.pauses.min(2);
+        self.slot.pauses = self.slot.pauses.min(3);
         if let Board::Failed { reason, .. } = &mut self.slot.board {
             *reason = "broken".to_owned();
         }
@@ -354,6 +362,8 @@ pub(crate) fn all_events() -> Vec<Event> {
             reason: "dusting".to_owned(),
         },
         Event::Release { call },
+        Event::ImageOutdated { call, boot: NOW },
+        Event::ImageOutdated { call, boot: OLD },
         Event::CleanDue { call: WAITING },
         Event::CleanDue { call: GONE },
     ];
@@ -412,6 +422,7 @@ pub(crate) fn is_late(event: &Event) -> bool {
         | Event::OperatorReset { .. }
         | Event::Hold { .. }
         | Event::Release { .. }
+        | Event::ImageOutdated { .. }
         | Event::Recover => false,
         Event::CleanDue { call } => *call == GONE,
         Event::CutSeen { boot }
@@ -440,7 +451,8 @@ pub(crate) fn caller(event: &Event) -> Option<CallId> {
         | Event::Reset { call }
         | Event::OperatorReset { call, .. }
         | Event::Hold { call, .. }
-        | Event::Release { call } => Some(*call),
+        | Event::Release { call }
+        | Event::ImageOutdated { call, .. } => Some(*call),
         Event::CleanDue { .. }
         | Event::Recover
         | Event::CutSeen { .. }

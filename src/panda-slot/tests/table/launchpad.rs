@@ -3,12 +3,12 @@
 use panda_protocol::launchpad::BuildStatus;
 use panda_slot::{
     Answer, AttemptNo, Board, BootNo, Build, CallId, Effect, Errand, Event, FailureKind, Phase,
-    Refusal, Rejoin, Slot, Transition, step,
+    Refusal, Rejoin, Slot, Transition,
 };
 
 use super::{
-    DROPPED, ENDED, IN_2011, answer, booting, build, cut, cutting, failed, fresh_build, go, held,
-    id, keeping, refused, slot, told, used,
+    DROPPED, ENDED, IN_2011, answer, booting, build, cut, cutting, failed, fresh_build, go, go_in,
+    held, id, keeping, refused, slot, told, used,
 };
 
 #[test]
@@ -35,7 +35,7 @@ fn a_build_on_a_fresh_slot_is_answered_before_the_guest_is_started() {
     );
     assert_eq!(
         (next.boot, next.attempt, next.pauses),
-        (BootNo::new(9), AttemptNo::new(5), 0)
+        (BootNo::new(9), AttemptNo::new(5), 1)
     );
     let guest = Effect::StartGuest {
         boot: BootNo::new(9),
@@ -387,22 +387,22 @@ fn in_2011_a_clean_drops_and_answers_at_once_wherever_the_board_is() {
         .into_iter()
         .chain([held(keeping(Board::Off))]);
     for slot in slots {
-        let Transition { next, effects } = step(
+        let Transition { next, effects } = go_in(
+            &IN_2011,
             &slot,
             Event::Clean {
                 call: CallId::new(1),
             },
-            &IN_2011,
         );
         assert_eq!(next, Slot { kept: None, ..slot });
         assert_eq!(effects, [DROPPED, answer(Answer::Idle)]);
     }
-    let (board, _, effects) = told(step(
+    let (board, _, effects) = told(go_in(
+        &IN_2011,
         &keeping(failed(FailureKind::Flap)),
         Event::Clean {
             call: CallId::new(1),
         },
-        &IN_2011,
     ));
     assert_eq!(board, cutting(1));
     assert_eq!(

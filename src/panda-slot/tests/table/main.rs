@@ -5,6 +5,9 @@
     reason = "helpers of tests, outside their functions"
 )]
 
+mod failing;
+mod images;
+mod inputs;
 mod launchpad;
 mod life;
 mod presence;
@@ -110,8 +113,17 @@ fn booting(n: u32) -> Board {
     }
 }
 
+/// The step, without the release of inputs: `inputs` has the rows for that.
 fn go(slot: &Slot, event: Event) -> Transition {
-    step(slot, event, &LIMITS)
+    go_in(&LIMITS, slot, event)
+}
+
+fn go_in(limits: &Limits, slot: &Slot, event: Event) -> Transition {
+    let mut transition = step(slot, event, limits);
+    transition
+        .effects
+        .retain(|effect| *effect != Effect::ReleaseInputs);
+    transition
 }
 
 fn lost() -> Event {
