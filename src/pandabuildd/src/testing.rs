@@ -125,6 +125,8 @@ impl Activities for ScriptedActivities {
 
     fn drop_kept(&self, _: AttemptNo) {}
 
+    fn release_inputs(&self) {}
+
     fn build_ended(&self, _: AttemptNo) {}
 
     fn alert(&self, _: &str) {}

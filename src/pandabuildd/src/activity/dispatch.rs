@@ -28,12 +28,11 @@ async fn give(common: &Common, boot: BootNo, attempt: AttemptNo) -> Result<(), L
     let (guest, call) = guest.map_err(|error| error.lost())?;
     let Parts {
         slot,
-        depot,
+        inputs,
         depot_address,
         ..
     } = &common.parts;
-    let inputs = guest::inputs(&call).unwrap_or_default();
-    depot.allow(slot, inputs.into_iter().collect());
+    inputs.allow(slot, guest::inputs(&call).unwrap_or_default());
     match guest::dispatch(&guest, &call, &depot_address.to_string()).await? {
         Dispatched::Begun => tracing::info!(slot, %attempt, %boot, "the build has begun"),
         Dispatched::Joined => {

@@ -33,7 +33,6 @@ mod prove;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -146,7 +145,9 @@ pub trait Activities: Send + Sync + 'static {
     fn start(&self, activity: Activity, events: Events) -> JoinHandle<()>;
     /// Drops the kept results of an attempt.
     fn drop_kept(&self, attempt: AttemptNo);
-    /// The attempt has ended: unpins its inputs and forgets its arguments.
+    /// The slot's build has ended, or the slot is reset: the inputs that are leased to it are let go.
+    fn release_inputs(&self);
+    /// The attempt has ended: forgets its arguments.
     fn build_ended(&self, attempt: AttemptNo);
     /// Tells the operators.
     fn alert(&self, reason: &str);
@@ -223,15 +224,12 @@ impl Activities for BoardActivities {
         self.common.parts.results.drop_attempt(attempt);
     }
 
-    fn build_ended(&self, attempt: AttemptNo) {
-        let Parts {
-            slot,
-            depot,
-            inputs,
-            ..
-        } = &self.common.parts;
-        depot.allow(slot, HashSet::new());
+    fn release_inputs(&self) {
+        let Parts { slot, inputs, .. } = &self.common.parts;
         inputs.release(slot);
+    }
+
+    fn build_ended(&self, attempt: AttemptNo) {
         let common = self.common.clone();
         drop(tokio::spawn(async move {
             let Parts { slot, ledger, .. } = &common.parts;

@@ -8,7 +8,8 @@ use panda_board::{Port, Power};
 use panda_protocol::boot_toml::Network;
 
 use crate::boot::{BootSettings, ExpectedBoard, Sense};
-use crate::depot::{Depot, Inputs};
+use crate::depot::Depot;
+use crate::filecache::Filecache;
 use crate::guest::{GuestSettings, Results};
 use crate::identity::KeyAndCertificate;
 use crate::ledger::Ledger;
@@ -43,7 +44,7 @@ pub struct Parts {
     /// The depot.
     pub depot: Depot,
     /// The rack's inputs.
-    pub inputs: Arc<dyn Inputs>,
+    pub inputs: Filecache,
     /// The slot's results.
     pub results: Results,
     /// Limits of a boot.

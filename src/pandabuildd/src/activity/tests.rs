@@ -26,8 +26,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::*;
 use crate::boot::bench::{Script, TestBoard, rom};
 use crate::boot::{BootSettings, ExpectedBoard};
-use crate::depot::tests::TestInputs;
-use crate::depot::{Depot, Inputs};
+use crate::depot::Depot;
+use crate::filecache;
 use crate::guest::toy::{self, Toy, ToyAgent, build_id, building, waiting};
 use crate::guest::{GuestSettings, Results};
 use crate::identity::{self, KeyAndCertificate};
@@ -49,7 +49,6 @@ struct Rack {
     /// The agents that were started, each from its own boot image.
     agents: mpsc::UnboundedReceiver<ToyAgent>,
     link: SocketAddr,
-    inputs: Arc<TestInputs>,
     ledger: Ledger,
     image: Arc<Image>,
 }
@@ -87,7 +86,6 @@ fn rack() -> Rack {
         toy,
         agents,
         link: free_address(),
-        inputs: Arc::new(TestInputs::of(&[b"chroot", b"dsc"])),
         ledger: Ledger::open(&state.path().join("ledger.sqlite")).unwrap(),
         image: Arc::new(image),
         state,
@@ -148,7 +146,9 @@ impl Rack {
             drain: Duration::ZERO,
             ..ServerSettings::default()
         };
-        let inputs: Arc<dyn Inputs> = self.inputs.clone();
+        let files: [&[u8]; 2] = [b"chroot", b"dsc"];
+        let inputs =
+            filecache::tests::holding(self.state.path(), self.ledger.clone(), &files).await;
         let (depot, _) =
             Depot::serve(listener, &own, inputs.clone(), settings, stop.clone()).unwrap();
         let parts = Parts {

@@ -1,5 +1,6 @@
-//! `pandabuildd reset`: cut a slot's power and boot it from the known-good image. Launchpad's reset
-//! command can be this program, with `--force`: what a slot holds then has no more use for Launchpad.
+//! `pandabuildd reset`: cut a slot's power and boot it from the known-good image, also where the board is
+//! ready: an operator who asks for it wants a new boot. (Launchpad's own command, `ppa-reset`, leaves a
+//! board that is proven and has run nothing as it is.)
 
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use panda_protocol::operators::{Reset, ResetAnswer, ResetEnd};
 
 use super::{Exit, Socket};
 
-/// Reset a slot: cut its power and boot it from the known-good image. A board that is proven and has run
-/// nothing is ready at once; a reset that is under way already is joined.
+/// Reset a slot: cut its power and boot it from the known-good image. A board that is ready is cut
+/// too, for a new image or in doubt; a reset that is under way already is joined.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]

@@ -1,6 +1,6 @@
 //! The depot: what boards may report and fetch. A TLS server with the master's certificate that lets in a
 //! board only with the certificate of a boot that is current, and serves it only what this boot and its
-//! present build may have. Made once when the daemon starts; the slot's activities admit and dismiss boots.
+//! present build may have, as the file cache says. Made once when the daemon starts; the slot's activities admit and dismiss boots.
 //!
 //! | request | answer |
 //! | --- | --- |
@@ -14,7 +14,7 @@
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -22,7 +22,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use panda_http::body::{empty_response, read_body, text_response};
@@ -41,6 +40,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::failpoint::{self, Point};
+use crate::filecache::Filecache;
 use crate::guest::difference;
 use crate::ledger::BootSecrets;
 
@@ -50,15 +50,6 @@ const PER_ADDRESS: usize = 64;
 /// How long a report may take to arrive.
 const REPORT_LIMIT: Duration = Duration::from_secs(10);
 
-/// The rack's inputs, as the depot and the slots' activities need them; the file cache is one.
-#[async_trait]
-pub trait Inputs: Send + Sync {
-    /// Opens an input; none where it is not there.
-    async fn open(&self, sha1: Sha1) -> io::Result<Option<tokio::fs::File>>;
-    /// The slot's build has ended: what was pinned for it may be evicted.
-    fn release(&self, slot: &str);
-}
-
 /// A handle of the depot. Cheap to clone.
 #[derive(Clone)]
 pub struct Depot {
@@ -66,7 +57,7 @@ pub struct Depot {
 }
 
 struct Shared {
-    inputs: Arc<dyn Inputs>,
+    inputs: Filecache,
     /// By slot: a slot has one current boot.
     boots: Mutex<HashMap<String, Admitted>>,
     /// By slot, the certificate of its boot before: who shows it is not let in, but known.
@@ -79,7 +70,6 @@ struct Admitted {
     boot: String,
     image: Sha256,
     rootfs: Option<PathBuf>,
-    inputs: HashSet<Sha1>,
     reports: watch::Sender<Option<Arrived>>,
     heard: watch::Sender<Heard>,
     /// Somebody has called with the certificate of the boot before.
@@ -203,7 +193,7 @@ impl Depot {
     pub fn serve(
         listener: TcpListener,
         master: &Identity,
-        inputs: Arc<dyn Inputs>,
+        inputs: Filecache,
         settings: ServerSettings,
         stop: CancellationToken,
     ) -> Result<(Self, JoinHandle<()>), PinnedError> {
@@ -248,7 +238,6 @@ impl Depot {
             boot: secrets.id.clone(),
             image: secrets.image,
             rootfs,
-            inputs: HashSet::new(),
             reports,
             heard,
             outdated: outdated.clone(),
@@ -275,13 +264,6 @@ impl Depot {
     pub fn dismiss(&self, slot: &str) {
         let before = self.shared.boots().remove(slot);
         self.shared.retire(slot, before);
-    }
-
-    /// What the slot's present build may fetch; nothing else.
-    pub fn allow(&self, slot: &str, inputs: HashSet<Sha1>) {
-        if let Some(admitted) = self.shared.boots().get_mut(slot) {
-            admitted.inputs = inputs;
-        }
     }
 }
 
@@ -382,13 +364,8 @@ impl Shared {
                 let sha1 = path
                     .strip_prefix(INPUT_PATH)
                     .and_then(|text| text.parse::<Sha1>().ok());
-                let allowed = sha1.filter(|sha1| {
-                    self.boots()
-                        .get(&slot)
-                        .is_some_and(|admitted| admitted.inputs.contains(sha1))
-                });
-                let served = match allowed {
-                    Some(sha1) => self.input(sha1).await,
+                let served = match sha1 {
+                    Some(sha1) => self.inputs.open_for(&slot, sha1).await,
                     None => Ok(None),
                 };
                 let answer = file(&request, &slot, served).await;
@@ -472,13 +449,6 @@ impl Shared {
             empty_response(StatusCode::NO_CONTENT)
         } else {
             not_awaited()
-        }
-    }
-
-    async fn input(&self, sha1: Sha1) -> io::Result<Option<ServedFile>> {
-        match self.inputs.open(sha1).await? {
-            Some(file) => ServedFile::new(file).await.map(Some),
-            None => Ok(None),
         }
     }
 }

@@ -1,57 +1,22 @@
 //! The depot over loopback, as boards meet it.
 
-use std::collections::HashMap;
-
 use panda_http::endpoint::Endpoint;
 use panda_protocol::digest::Sha256;
 
 use super::*;
+use crate::filecache;
 use crate::guest::tests::secrets;
 use crate::guest::toy;
 use crate::identity::{KeyAndCertificate, new_boot_id};
-
-/// Inputs in memory.
-#[derive(Default)]
-pub(crate) struct TestInputs {
-    pub(crate) files: HashMap<Sha1, Vec<u8>>,
-    pub(crate) released: Mutex<Vec<String>>,
-}
-
-impl TestInputs {
-    pub(crate) fn of(files: &[&[u8]]) -> Self {
-        let files = files
-            .iter()
-            .map(|bytes| (Sha1::of(bytes), bytes.to_vec()))
-            .collect();
-        Self {
-            files,
-            ..Self::default()
-        }
-    }
-}
-
-#[async_trait]
-impl Inputs for TestInputs {
-    async fn open(&self, sha1: Sha1) -> io::Result<Option<tokio::fs::File>> {
-        let Some(bytes) = self.files.get(&sha1) else {
-            return Ok(None);
-        };
-        let mut file = tempfile::tempfile()?;
-        io::Write::write_all(&mut file, bytes)?;
-        io::Seek::rewind(&mut file)?;
-        Ok(Some(tokio::fs::File::from_std(file)))
-    }
-
-    fn release(&self, slot: &str) {
-        self.released.lock().unwrap().push(slot.to_owned());
-    }
-}
+use crate::ledger::Ledger;
 
 struct Place {
     depot: Depot,
+    inputs: Filecache,
     address: String,
     master: KeyAndCertificate,
     _stop: tokio_util::sync::DropGuard,
+    _state: tempfile::TempDir,
 }
 
 async fn place() -> Place {
@@ -60,17 +25,21 @@ async fn place() -> Place {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let stop = CancellationToken::new();
-    let inputs = Arc::new(TestInputs::of(&[b"mine", b"another's"]));
+    let state = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(&state.path().join("ledger.sqlite")).unwrap();
+    let inputs = filecache::tests::holding(state.path(), ledger, &[b"mine", b"another's"]).await;
     let settings = ServerSettings {
         drain: Duration::ZERO,
         ..ServerSettings::default()
     };
-    let (depot, _) = Depot::serve(listener, &own, inputs, settings, stop.clone()).unwrap();
+    let (depot, _) = Depot::serve(listener, &own, inputs.clone(), settings, stop.clone()).unwrap();
     Place {
         depot,
+        inputs,
         address,
         master,
         _stop: stop.drop_guard(),
+        _state: state,
     }
 }
 
@@ -320,7 +289,7 @@ async fn a_board_gets_its_present_builds_inputs_and_nothing_else() {
     let (mine, other) = (secrets(), secrets());
     place.depot.admit("panda01", &mine, None).unwrap();
     place.depot.admit("panda02", &other, None).unwrap();
-    place.depot.allow(
+    place.inputs.allow(
         "panda01",
         [Sha1::of(b"mine"), Sha1::of(b"not there")].into(),
     );
@@ -339,7 +308,7 @@ async fn a_board_gets_its_present_builds_inputs_and_nothing_else() {
     }
     assert_eq!(get(&place.client(&other), &input(b"mine")).await.0, 404);
     // The build has ended.
-    place.depot.allow("panda01", HashSet::new());
+    place.inputs.release("panda01");
     assert_eq!(get(&client, &input(b"mine")).await.0, 404);
 }
 

@@ -86,6 +86,8 @@ points! {
     ReportTrial = "slot.report-trial",
     /// [`Effect::DropKept`]
     DropKept = "slot.drop-kept",
+    /// [`Effect::ReleaseInputs`]
+    ReleaseInputs = "slot.release-inputs",
     /// [`Effect::BuildEnded`]
     BuildEnded = "slot.build-ended",
     /// [`Effect::ArmCleanDue`]
@@ -200,6 +202,7 @@ impl Point {
             Effect::Alert { .. } => Self::Alert,
             Effect::ReportTrial { .. } => Self::ReportTrial,
             Effect::DropKept { .. } => Self::DropKept,
+            Effect::ReleaseInputs => Self::ReleaseInputs,
             Effect::BuildEnded { .. } => Self::BuildEnded,
             Effect::ArmCleanDue { .. } => Self::ArmCleanDue,
             Effect::ArmRetry { .. } => Self::ArmRetry,

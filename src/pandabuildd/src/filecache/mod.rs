@@ -6,7 +6,8 @@
 //! ensurepresent ─▶ pin in the store ─▶ there? ── pin in the ledger ── "Cache"
 //!                                      └─ download, shared, tried again ── pin in the ledger ── "Download"
 //!                                                                       └─ no pin ── why not
-//! build ended, reset ─▶ unpin in the store, then in the ledger        start ─▶ the ledger's pins again
+//! dispatch           ─▶ allow what the build names ─▶ the depot: open_for(slot, file)
+//! build ended, reset ─▶ allow nothing, unpin in the store, then in the ledger        start ─▶ the ledger's pins again
 //! ```
 //!
 //! Pins are written by one task in the order in which they were asked for, so that the end of one build
@@ -20,13 +21,13 @@ mod health;
 mod patience;
 mod settings;
 
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_trait::async_trait;
 use panda_http::pinned::{PinnedError, public_client_config};
-use panda_http::{ClientError, Downloader, Fetched, Source, Store, StoreError};
+use panda_http::{ClientError, Downloader, Fetched, ServedFile, Source, Store, StoreError};
 use panda_protocol::digest::Sha1;
 use panda_protocol::launchpad::{EnsurePresent, Presence};
 use tokio::sync::{mpsc, oneshot};
@@ -35,7 +36,6 @@ use tokio::time::{sleep, timeout_at};
 use self::health::Health;
 use self::patience::{Failure, Patience};
 pub use self::settings::FilecacheSettings;
-use crate::depot::Inputs;
 use crate::ledger::{Ledger, LedgerError};
 
 /// Changes of pins that may wait to be written.
@@ -66,11 +66,16 @@ pub enum FilecacheError {
 #[derive(Debug, Clone)]
 pub struct Filecache {
     store: Store,
+    allowed: Allowed,
     downloader: Downloader,
     settings: Arc<FilecacheSettings>,
     health: Health,
     pins: mpsc::Sender<PinChange>,
 }
+
+/// By slot, what its present build names. Not in the ledger: a worker that has its build when the daemon is
+/// started has its inputs too.
+type Allowed = Arc<Mutex<HashMap<String, BTreeSet<Sha1>>>>;
 
 #[derive(Debug)]
 enum PinChange {
@@ -103,6 +108,7 @@ impl Filecache {
         tokio::spawn(write_pins(ledger, changes));
         Ok(Self {
             health: Health::new(store.clone(), downloader.clone(), settings),
+            allowed: Allowed::default(),
             store,
             downloader,
             settings: Arc::new(settings.clone()),
@@ -244,6 +250,44 @@ impl Filecache {
             Err(_) => Err("the daemon is stopping".to_owned()),
         }
     }
+    /// The slot's board may have these, and nothing else, until the slot's lease ends.
+    pub fn allow(&self, slot: &str, inputs: BTreeSet<Sha1>) {
+        self.allowed().insert(slot.to_owned(), inputs);
+    }
+
+    /// Opens a file for the slot's board; none where its build does not name it, or it is not there.
+    ///
+    /// # Errors
+    /// It is there and cannot be opened.
+    pub async fn open_for(&self, slot: &str, sha1: Sha1) -> io::Result<Option<ServedFile>> {
+        let allowed = self
+            .allowed()
+            .get(slot)
+            .is_some_and(|inputs| inputs.contains(&sha1));
+        if !allowed {
+            return Ok(None);
+        }
+        self.store.file(sha1).await
+    }
+
+    /// Ends the slot's lease: its board may have nothing, and what was kept for it may be evicted.
+    pub fn release(&self, slot: &str) {
+        self.allowed().remove(slot);
+        self.store.unpin(slot);
+        let (pins, slot) = (self.pins.clone(), slot.to_owned());
+        match pins.try_send(PinChange::Unpin { slot }) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(change)) => {
+                // Only pins are left longer than needed by this: the next release takes them too.
+                tracing::warn!(?change, "the ledger is slow; pins stay for now");
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => {}
+        }
+    }
+
+    fn allowed(&self) -> MutexGuard<'_, HashMap<String, BTreeSet<Sha1>>> {
+        self.allowed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Lets go of a file that has not come when its call is over, however it is.
@@ -256,29 +300,6 @@ struct Unpin<'a> {
 impl Drop for Unpin<'_> {
     fn drop(&mut self) {
         self.store.unpin_absent(self.slot, self.sha1);
-    }
-}
-
-#[async_trait]
-impl Inputs for Filecache {
-    async fn open(&self, sha1: Sha1) -> io::Result<Option<tokio::fs::File>> {
-        match self.store.path(sha1) {
-            Some(path) => tokio::fs::File::open(path).await.map(Some),
-            None => Ok(None),
-        }
-    }
-
-    fn release(&self, slot: &str) {
-        self.store.unpin(slot);
-        let (pins, slot) = (self.pins.clone(), slot.to_owned());
-        match pins.try_send(PinChange::Unpin { slot }) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(change)) => {
-                // Only pins are left longer than needed by this: the next release takes them too.
-                tracing::warn!(?change, "the ledger is slow; pins stay for now");
-            }
-            Err(mpsc::error::TrySendError::Closed(_)) => {}
-        }
     }
 }
 
@@ -306,11 +327,5 @@ async fn write_pins(ledger: Ledger, mut changes: mpsc::Receiver<PinChange>) {
 /// The state directory's folder for the cache.
 pub const DIRECTORY: &str = "filecache";
 
-/// A cache as the depot and the slots' activities take it.
-#[must_use]
-pub fn inputs(filecache: &Filecache) -> Arc<dyn Inputs> {
-    Arc::new(filecache.clone())
-}
-
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

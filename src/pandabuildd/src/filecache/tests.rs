@@ -74,6 +74,36 @@ async fn open_with(state: &Path, settings: &FilecacheSettings) -> (Filecache, Le
     (cache, ledger)
 }
 
+/// A cache that holds these files, leased to nobody.
+pub(crate) async fn holding(state: &Path, ledger: Ledger, files: &[&[u8]]) -> Filecache {
+    let directory = state.join(DIRECTORY);
+    std::fs::create_dir_all(&directory).unwrap();
+    for bytes in files {
+        std::fs::write(directory.join(Sha1::of(bytes).to_string()), bytes).unwrap();
+    }
+    Filecache::open(&directory, &settings(), ledger)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_board_may_have_what_its_slots_build_names_until_the_lease_ends() {
+    let state = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(&state.path().join("ledger.sqlite")).unwrap();
+    let cache = holding(state.path(), ledger.clone(), &[b"mine", b"another's"]).await;
+    let [mine, another] = [Sha1::of(b"mine"), Sha1::of(b"another's")];
+    let may = async |slot: &str, sha1| cache.open_for(slot, sha1).await.unwrap().is_some();
+    // Kept for the slot, but not of a build that it has.
+    assert!(cache.hold("panda01", mine).await.unwrap());
+    assert!(!may("panda01", mine).await);
+    cache.allow("panda01", [mine, Sha1::of(b"not there")].into());
+    assert!(may("panda01", mine).await);
+    assert!(!may("panda01", another).await && !may("panda02", mine).await);
+    assert!(!may("panda01", Sha1::of(b"not there")).await);
+    cache.release("panda01");
+    assert!(!may("panda01", mine).await);
+}
+
 #[tokio::test]
 async fn each_way_to_be_present_or_not_is_told_in_the_protocols_words() {
     let (base, _librarian) = librarian().await;
@@ -125,7 +155,7 @@ async fn pins_survive_a_restart_and_go_with_the_build() {
         assert_eq!(ledger.pins().await.unwrap(), [("panda01".to_owned(), sha1)]);
     }
     let (cache, ledger) = open(state.path()).await;
-    assert!(Inputs::open(&cache, sha1).await.unwrap().is_some());
+    assert!(cache.store.file(sha1).await.unwrap().is_some());
     assert!(cache.hold("panda02", sha1).await.unwrap());
     cache.release("panda01");
     // A pin written after the release shows that the release was written before it.
@@ -167,7 +197,9 @@ async fn after_a_restart_what_is_pinned_is_not_evicted_until_it_is_let_go() {
         answer.info
     );
     assert!(
-        Inputs::open(&cache, Sha1::of(DATA.as_bytes()))
+        cache
+            .store
+            .file(Sha1::of(DATA.as_bytes()))
             .await
             .unwrap()
             .is_some()
@@ -175,7 +207,9 @@ async fn after_a_restart_what_is_pinned_is_not_evicted_until_it_is_let_go() {
     cache.release("panda01");
     assert!(cache.ensure_present("panda02", large).await.present);
     assert!(
-        Inputs::open(&cache, Sha1::of(DATA.as_bytes()))
+        cache
+            .store
+            .file(Sha1::of(DATA.as_bytes()))
             .await
             .unwrap()
             .is_none()

@@ -27,6 +27,7 @@ impl Desk {
             Ok(Some((text, next))) => Ok(ConsoleText { text, next }),
             Ok(None) => {
                 let kept = log.boots().await.unwrap_or_default();
+                let kept: Vec<u64> = kept.into_iter().map(BootNo::get).collect();
                 Err(Problem::new(
                     ProblemKind::NothingThere,
                     format!(

@@ -10,18 +10,20 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::listening::{Listeners, rpcs, urls};
+use super::rollout;
 use super::running::finish;
-use super::slots::{Prepared, release_after_resets};
+use super::slots::Prepared;
 use super::{LEDGER, Rack, RackError, Ready, Sockets, StateLock, drivers};
 use crate::config::{Config, SlotSettings};
 use crate::console::{self, Consoles};
-use crate::depot::{Depot, Inputs};
+use crate::depot::Depot;
 use crate::filecache::{self, Filecache};
 use crate::front::SlotFront;
 use crate::front::routes::Hosts;
 use crate::identity::KeyAndCertificate;
 use crate::ledger::Ledger;
 use crate::operators::{self, Desk, Operated, Rpc};
+use crate::slot::SlotHandle;
 use crate::webservice::{Keeper, WebService};
 use panda_image::Image;
 
@@ -33,7 +35,6 @@ pub(super) struct Assembly<'a> {
     pub(super) ledger: Ledger,
     pub(super) master: Arc<KeyAndCertificate>,
     pub(super) filecache: Filecache,
-    pub(super) inputs: Arc<dyn Inputs>,
     pub(super) depot: Depot,
 }
 
@@ -71,7 +72,6 @@ impl Rack {
         let master = Arc::new(KeyAndCertificate::master(&state)?);
         let directory = state.join(filecache::DIRECTORY);
         let filecache = Filecache::open(&directory, &config.filecache, ledger.clone()).await?;
-        let inputs = filecache::inputs(&filecache);
         let mut tasks = Tasks::default();
         // A start that fails below leaves nothing running.
         let unfinished = tasks.stop.clone().drop_guard();
@@ -79,7 +79,7 @@ impl Rack {
         let (depot, depot_task) = Depot::serve(
             listeners.depot,
             &identity,
-            inputs.clone(),
+            filecache.clone(),
             ServerSettings::default(),
             tasks.stop.clone(),
         )?;
@@ -94,7 +94,6 @@ impl Rack {
             ledger,
             master,
             filecache,
-            inputs,
             depot,
         };
         let mut prepared = Vec::new();
@@ -107,11 +106,17 @@ impl Rack {
             let webservice = webservice.as_ref();
             assembly.start_slot(settings, prepared, rpc, webservice, &mut tasks, &mut begun);
         }
-        let slots = begun
+        let slots: Vec<SlotHandle> = begun
             .operated
             .iter()
             .map(|slot| slot.handle.clone())
             .collect();
+        let current = assembly.image.id();
+        let ledger = assembly.ledger.clone();
+        let stop = tasks.stop.clone();
+        tasks
+            .all
+            .spawn(rollout::run(slots.clone(), current, ledger, stop));
         let desk = Desk {
             slots: begun.operated,
             consoles: begun.consoles,
@@ -178,10 +183,6 @@ impl Assembly<'_> {
             tasks.all.spawn(follow);
             tasks.all.spawn(recorder.run(stop));
         }
-        let (inputs, stop) = (self.inputs.clone(), tasks.stop.clone());
-        tasks
-            .all
-            .spawn(release_after_resets(handle.clone(), inputs, stop));
         let names: Vec<String> = settings.host_names().map(str::to_owned).collect();
         for name in &names {
             begun.hosts.insert(name, front.clone());

@@ -13,6 +13,7 @@
 //! - `slots`: one slot: all of it that can be refused, then its life
 //! - [`drivers`]: the drivers that slots name
 //! - `listening`: every address; [`sockets`]: those that the service manager holds for us
+//! - `rollout`: boards that wait for a build with an outdated image, reset in turn
 //! - `running`: a [`Rack`] that runs, until it is stopped
 //! - `state`: the state directory; `error`: why a rack does not start
 
@@ -21,6 +22,7 @@ pub(crate) mod drivers;
 mod error;
 mod listening;
 mod ready;
+mod rollout;
 mod running;
 mod slots;
 pub mod sockets;

@@ -4,14 +4,12 @@ use std::sync::Arc;
 
 use panda_slot::{AttemptNo, Slot};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use super::assembling::Assembly;
 use super::{RackError, drivers};
 use crate::activity::{BoardActivities, Parts};
 use crate::config::SlotSettings;
 use crate::console::{self, Current, Recorder};
-use crate::depot::Inputs;
 use crate::failpoint;
 use crate::front::{Announced, Face, SlotFront};
 use crate::guest::Results;
@@ -60,7 +58,7 @@ impl Assembly<'_> {
             master: self.master.clone(),
             ledger: self.ledger.clone(),
             depot: self.depot.clone(),
-            inputs: self.inputs.clone(),
+            inputs: self.filecache.clone(),
             results: results.clone(),
             boot: self.config.boot.clone(),
             guest: self.config.guest.clone(),
@@ -123,31 +121,5 @@ impl Assembly<'_> {
         };
         let front = SlotFront::new(handle.clone(), face, results, self.filecache.clone());
         (handle, Arc::new(front))
-    }
-}
-
-/// Inputs that were brought for a build which never came are let go when the slot is reset.
-pub(super) async fn release_after_resets(
-    slot: SlotHandle,
-    inputs: Arc<dyn Inputs>,
-    stop: CancellationToken,
-) {
-    let mut watch = slot.watch();
-    let mut boot = watch.borrow_and_update().slot.boot;
-    loop {
-        let changed = tokio::select! {
-            () = stop.cancelled() => return,
-            changed = watch.changed() => changed,
-        };
-        if changed.is_err() {
-            return;
-        }
-        let view = watch.borrow_and_update();
-        let reset = view.slot.boot != boot && view.slot.live().is_none();
-        boot = view.slot.boot;
-        drop(view);
-        if reset {
-            inputs.release(slot.name());
-        }
     }
 }

@@ -9,23 +9,13 @@ use panda_http::client::ClientLimits;
 use panda_http::endpoint::{ClientError, EndpointSettings};
 use panda_http::{BuilderClient, Endpoint, pinned};
 use panda_protocol::agent_toml::{self, AgentToml};
-use panda_protocol::digest::Sha1;
-use panda_protocol::launchpad::{BuildCall, BuildId, BuildStatus, Outcome, Sum};
 use panda_protocol::operators::GetSlots;
-use panda_slot::{Event, Lost};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use super::listening::bind;
-use super::slots::release_after_resets;
 use super::*;
 use crate::config::Config;
-use crate::depot::Inputs;
-use crate::ledger::Ledger;
 use crate::operators::client::Daemon;
-use crate::slot;
-use crate::testing::{Asked, ScriptedActivities};
 
 struct Bench {
     directory: tempfile::TempDir,
@@ -183,91 +173,4 @@ async fn an_address_in_use_is_named_with_who_wanted_it() {
         "{error}"
     );
     assert!(error.contains("another program has it"), "{error}");
-}
-
-/// Tells each release.
-struct Released(mpsc::UnboundedSender<String>);
-
-#[async_trait::async_trait]
-impl Inputs for Released {
-    async fn open(&self, _: Sha1) -> std::io::Result<Option<tokio::fs::File>> {
-        Ok(None)
-    }
-
-    fn release(&self, slot: &str) {
-        self.0.send(slot.to_owned()).unwrap();
-    }
-}
-
-#[tokio::test]
-async fn a_reset_lets_inputs_go_but_not_those_of_a_build_that_moves_to_a_new_boot() {
-    let state = tempfile::tempdir().unwrap();
-    let ledger = Ledger::open(&state.path().join(LEDGER)).unwrap();
-    let activities = Arc::new(ScriptedActivities::default());
-    let slot = slot::spawn(
-        "panda01",
-        None,
-        ledger,
-        activities.clone(),
-        slot::Settings::default(),
-    );
-    let (sender, mut released) = mpsc::unbounded_channel();
-    let stop = CancellationToken::new();
-    let inputs: Arc<dyn Inputs> = Arc::new(Released(sender));
-    let task = tokio::spawn(release_after_resets(slot.clone(), inputs, stop.clone()));
-    activities.reset_well().await;
-    assert_eq!(released.recv().await.as_deref(), Some("panda01"));
-
-    let call = BuildCall {
-        build_id: BuildId::try_from("PACKAGEBUILD-1".to_owned()).unwrap(),
-        build_type: "binarypackage".into(),
-        chroot: Sum("aa".into()),
-        filemap: Default::default(),
-        args: Default::default(),
-    };
-    slot.build(call).await.unwrap();
-    let boot = activities
-        .until(|asked| {
-            if let Asked::Guest(boot, _) = asked {
-                Some(boot)
-            } else {
-                None
-            }
-        })
-        .await;
-    activities.report(Event::Lost {
-        boot,
-        why: Lost::Silent,
-    });
-    let boot = activities
-        .until(|asked| {
-            if let Asked::Cut(next) = asked {
-                (next > boot).then_some(next)
-            } else {
-                None
-            }
-        })
-        .await;
-    activities.report(Event::CutSeen { boot });
-    activities
-        .until(|asked| (asked == Asked::Boot(boot)).then_some(()))
-        .await;
-    activities.report(Event::Proved { boot });
-    let build = activities.acknowledge().await;
-    activities
-        .finish(build, Outcome::bare(BuildStatus::PackageFail))
-        .await;
-    assert_eq!(released.recv().await.as_deref(), Some("panda01"));
-    activities
-        .until(|asked| {
-            if let Asked::Cut(next) = asked {
-                (next > boot).then_some(())
-            } else {
-                None
-            }
-        })
-        .await;
-    stop.cancel();
-    task.await.unwrap();
-    assert!(released.try_recv().is_err(), "one release for each reset");
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use panda_protocol::launchpad::{BuildCall, Dialect};
-use panda_slot::{Answer, Board, ManagerStatus, Rejoin, Slot};
+use panda_slot::{Answer, Board, BootNo, ManagerStatus, Rejoin, Slot};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
@@ -65,6 +65,7 @@ pub(super) enum Ask {
     OperatorReset { forced: bool },
     Hold { reason: String },
     Release,
+    ImageOutdated { boot: BootNo },
 }
 
 /// A message to a slot's task.
@@ -180,6 +181,15 @@ impl SlotHandle {
     /// The slot's task has ended.
     pub async fn release(&self) -> Result<Answer, SlotClosed> {
         self.ask(Ask::Release).await
+    }
+
+    /// The image of this boot is no longer the current one: a board that waits for a build with it is
+    /// reset, any other is left to its next reset.
+    ///
+    /// # Errors
+    /// The slot's task has ended.
+    pub async fn image_outdated(&self, boot: BootNo) -> Result<Answer, SlotClosed> {
+        self.ask(Ask::ImageOutdated { boot }).await
     }
 
     /// The daemon is about to stop: from now on the slot never says IDLE. Calls are answered as ever.

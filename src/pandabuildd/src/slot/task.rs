@@ -217,6 +217,7 @@ impl Task {
             Ask::OperatorReset { forced } => (Event::OperatorReset { call, forced }, None),
             Ask::Hold { reason } => (Event::Hold { call, reason }, None),
             Ask::Release => (Event::Release { call }, None),
+            Ask::ImageOutdated { boot } => (Event::ImageOutdated { call, boot }, None),
         };
         let transition = step(&self.slot, event, &self.limits);
         let attempt = transition.next.attempt;
@@ -384,6 +385,7 @@ impl Task {
                 tracing::warn!(slot = %self.name, good, "a trial ended that no image store had asked for");
             }
             Effect::DropKept { attempt } => self.activities.drop_kept(attempt),
+            Effect::ReleaseInputs => self.activities.release_inputs(),
             Effect::BuildEnded { attempt } => self.activities.build_ended(attempt),
             Effect::ArmCleanDue { call } => {
                 self.clean_due = Some((Instant::now() + self.settings.clean_wait(), call));

@@ -57,8 +57,11 @@ async fn a_build_goes_from_dispatch_to_collected_results() {
         std::fs::read(directory.join("attempt-1").join(deb.to_string())).unwrap(),
         b"deb"
     );
-    daemon.activities.build_ended(AttemptNo::new(1));
-    assert_eq!(*rack.inputs.released.lock().unwrap(), [SLOT]);
+    let inputs = &daemon.activities.common.parts.inputs;
+    let dsc = Sha1::of(b"dsc");
+    assert!(inputs.open_for(SLOT, dsc).await.unwrap().is_some());
+    daemon.activities.release_inputs();
+    assert!(inputs.open_for(SLOT, dsc).await.unwrap().is_none());
     daemon.activities.drop_kept(AttemptNo::new(1));
     assert!(!names(&directory).contains(&"attempt-1".to_owned()));
 }

@@ -39,6 +39,7 @@ enum What {
     PowerOff,
     DropKept(AttemptNo),
     BuildEnded(AttemptNo),
+    ReleaseInputs,
     Alert,
     /// An activity was let go before its end.
     LetGo(&'static str),
@@ -163,6 +164,10 @@ impl Activities for TellingActivities {
         self.told(What::DropKept(attempt));
     }
 
+    fn release_inputs(&self) {
+        self.told(What::ReleaseInputs);
+    }
+
     fn build_ended(&self, attempt: AttemptNo) {
         self.told(What::BuildEnded(attempt));
     }
@@ -236,7 +241,7 @@ impl Bench {
         loop {
             let told = self.told().await;
             match told.what {
-                What::LetGo(_) => {}
+                What::LetGo(_) | What::ReleaseInputs if told.what != what => {}
                 _ => {
                     assert_eq!(told.what, what);
                     return told;
@@ -250,7 +255,7 @@ impl Bench {
         loop {
             match tokio::time::timeout(time, self.tells.recv()).await {
                 Ok(Some(Told {
-                    what: What::LetGo(_),
+                    what: What::LetGo(_) | What::ReleaseInputs,
                     ..
                 })) => {}
                 Ok(told) => panic!("the activities were told {:?}", told.map(|told| told.what)),
@@ -313,6 +318,7 @@ fn assert_committed_before(told: &Told) {
         What::PowerOff => matches!(slot.board, Board::Failed { .. } | Board::Off),
         What::DropKept(attempt) => kept.is_none() && live.is_none() && slot.attempt == *attempt,
         What::BuildEnded(attempt) => live.is_none() && slot.attempt == *attempt,
+        What::ReleaseInputs => live.is_none(),
         What::Alert | What::LetGo(_) => true,
     };
     assert!(holds, "{:?} was begun on {slot:?}", told.what);

@@ -26,7 +26,12 @@ fn reply(what: &What) -> Vec<Event> {
             outcome: good(),
         }],
         What::Abort(boot, attempt) => vec![Event::AbortEnded { attempt, boot }],
-        What::PowerOff | What::DropKept(_) | What::BuildEnded(_) | What::Alert | What::LetGo(_) => {
+        What::PowerOff
+        | What::DropKept(_)
+        | What::BuildEnded(_)
+        | What::ReleaseInputs
+        | What::Alert
+        | What::LetGo(_) => {
             vec![]
         }
     }
@@ -311,6 +316,8 @@ async fn closing_answers_what_waits_and_leaves_the_board_alone() {
 
     bench.slot.close().await;
     assert_eq!(clean.await.unwrap(), Ok(Answer::Refused(Refusal::NotReady)));
+    // The first reset lets go of what an earlier life may have had.
+    assert_eq!(bench.told().await.what, What::ReleaseInputs);
     assert_eq!(bench.told().await.what, What::LetGo("cut"));
     assert!(
         bench.tells.recv().await.is_none(),
