@@ -11,9 +11,9 @@ use panda_http::BuilderClient;
 use panda_http::endpoint::ClientError;
 use panda_protocol::digest::Sha1;
 use panda_protocol::launchpad::{
-    BuildCall, BuildId, BuildReply, EnsurePresent, FileName, Presence, Status, Sum,
+    BuildCall, BuildId, BuildReply, EnsurePresent, FileName, Presence, Status, StatusReport, Sum,
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::dsc::SourcePackage;
 use crate::serve::FileServer;
@@ -21,6 +21,8 @@ use crate::{Request, Show, one_line};
 
 /// Between two looks at a builder that is not ready.
 const PAUSE: Duration = Duration::from_secs(2);
+/// An answer that takes longer is something to be told of.
+const SILENT: Duration = Duration::from_secs(1);
 
 /// What is built, from what.
 #[derive(Debug)]
@@ -119,8 +121,8 @@ fn series_of(suite: &str) -> &str {
     .unwrap_or(suite)
 }
 
-/// Waits until the builder says IDLE. A fault (a slot between boots) or silence is tried again until
-/// `patience` is over; any other answer means that somebody else has the builder.
+/// Waits until the builder says IDLE, and says what for. A fault (a slot between boots) or silence is tried
+/// again until `patience` is over; any other answer means that somebody else has the builder.
 ///
 /// # Errors
 /// It is busy, or not ready in time.
@@ -130,10 +132,15 @@ pub(crate) async fn ready(
     show: &mut dyn Show,
 ) -> anyhow::Result<()> {
     let until = Instant::now() + patience;
-    let mut said = false;
+    let mut waiting = Waiting {
+        show,
+        patience,
+        said: None,
+    };
     loop {
-        let error = match client.status().await {
-            Ok(report) => match report.status {
+        let error = match waiting.status(client, until).await {
+            None => anyhow::anyhow!("it does not answer"),
+            Some(Ok(report)) => match report.status {
                 Status::Idle => return Ok(()),
                 // 2011's way of saying that the slot is between boots.
                 Status::Aborting { build_id: None } => {
@@ -142,13 +149,13 @@ pub(crate) async fn ready(
                 status => bail!("the builder is busy: {}", describe(&status)),
             },
             // The builder's own words on where it stands.
-            Err(ClientError::Fault { code, text }) => {
+            Some(Err(ClientError::Fault { code, text })) => {
                 anyhow::anyhow!("fault {code}: {}", text.as_str())
             }
-            Err(error @ (ClientError::Transport(_) | ClientError::TimedOut(_))) => {
+            Some(Err(error @ (ClientError::Transport(_) | ClientError::TimedOut(_)))) => {
                 anyhow::Error::from(error)
             }
-            Err(error) => return Err(error).context("this is no builder that can be used"),
+            Some(Err(error)) => return Err(error).context("this is no builder that can be used"),
         };
         if Instant::now() + PAUSE > until {
             return Err(error).context(format!(
@@ -156,15 +163,48 @@ pub(crate) async fn ready(
                 patience.as_secs()
             ));
         }
-        if !said {
-            let seconds = patience.as_secs();
-            show.note(&format!(
-                "waiting up to {seconds} s for the builder: {error:#}"
-            ));
-            said = true;
-        }
-        show.progress(&format!("waiting for the builder: {error:#}"));
+        waiting.say(&format!("{error:#}"));
         sleep(PAUSE).await;
+    }
+}
+
+/// Says what is waited for: on a line that stays whenever it is something else than before.
+struct Waiting<'a> {
+    show: &'a mut dyn Show,
+    patience: Duration,
+    said: Option<String>,
+}
+
+impl Waiting<'_> {
+    fn say(&mut self, reason: &str) {
+        if self.said.as_deref() != Some(reason) {
+            let seconds = self.patience.as_secs();
+            self.show.note(&format!(
+                "waiting up to {seconds} s for the builder: {reason}"
+            ));
+            self.said = Some(reason.to_owned());
+        }
+        self.show
+            .progress(&format!("waiting for the builder: {reason}"));
+    }
+
+    /// The builder's status; none where it is not there in time. An answer that takes long is waited for aloud.
+    async fn status(
+        &mut self,
+        client: &BuilderClient,
+        until: Instant,
+    ) -> Option<Result<StatusReport, ClientError>> {
+        let until = until.max(Instant::now() + PAUSE);
+        let asked = timeout_at(until, client.status());
+        tokio::pin!(asked);
+        let answered = tokio::select! {
+            answered = &mut asked => answered,
+            () = sleep(SILENT) => {
+                self.say("it has not answered yet");
+                asked.await
+            }
+        };
+        answered.ok()
     }
 }
 

@@ -87,7 +87,12 @@ impl<'a> Follower<'a> {
     pub(crate) async fn until_end(&mut self) -> anyhow::Result<Ended> {
         let mut silent_since: Option<Instant> = None;
         loop {
-            match self.look().await {
+            let looked = tokio::select! {
+                looked = self.look() => looked,
+                // A builder that is silent does not keep us from aborting.
+                () = self.stop.cancelled() => return self.interrupted().await,
+            };
+            match looked {
                 Ok(Ours::Building { logtail }) => {
                     silent_since = None;
                     self.grow(&logtail).await;
@@ -108,13 +113,15 @@ impl<'a> Follower<'a> {
             }
             tokio::select! {
                 () = sleep(PAUSE) => {}
-                () = self.stop.cancelled() => {
-                    self.show.progress("aborting the build");
-                    self.abort().await?;
-                    return Ok(Ended::Aborted);
-                }
+                () = self.stop.cancelled() => return self.interrupted().await,
             }
         }
+    }
+
+    async fn interrupted(&mut self) -> anyhow::Result<Ended> {
+        self.show.progress("aborting the build");
+        self.abort().await?;
+        Ok(Ended::Aborted)
     }
 
     /// Shows what the log has beyond what was shown; the build has ended.

@@ -109,26 +109,27 @@ pub async fn submit(
     show: &mut dyn Show,
     stop: CancellationToken,
 ) -> anyhow::Result<Submitted> {
-    // Everything that can be wrong on this side is found before the builder hears of it.
-    let package = SourcePackage::open(&request.dsc)?;
-    let chroot = chroot(&request.chroot)?;
-    for (option, word) in [
-        ("--suite", Some(&request.suite)),
-        ("--series", request.series.as_ref()),
-        ("--arch", request.arch.as_ref()),
-        ("--purpose", Some(&request.purpose)),
-    ] {
-        word.map_or(Ok(()), |word| check_word(option, word))?;
-    }
-    let keys = keys::read(&request.keys)?;
-    for line in &request.archives {
-        check_archive(line)?;
-    }
-    let output = Output::open(&request.output, &package)?;
-    let client = client(&request.builder)?;
-
-    let server = FileServer::start(&request.builder, request.serve.as_ref()).await?;
-    let job = Job::new(&package, chroot, keys);
+    let not_begun = || {
+        Ok(Submitted {
+            ended: Ended::NotBegun,
+            fetched: Ok(()),
+            cleaned: Ok(()),
+        })
+    };
+    let prepared = tokio::select! {
+        prepared = Prepared::new(request) => prepared?,
+        () = stop.cancelled() => return not_begun(),
+    };
+    let Prepared {
+        package,
+        job,
+        client,
+        server,
+    } = prepared;
+    let output = Output {
+        directory: &request.output,
+        package: &package,
+    };
     show.title(&format!("{} {}", package.source, package.version));
     let ready = dispatch::ready(&client, request.wait, show);
     let build = tokio::select! {
@@ -137,11 +138,7 @@ pub async fn submit(
             dispatch::send_files(&client, &job, &package, &request.chroot, &server).await?;
             job.call(request, &client).await
         } => build?,
-        () = stop.cancelled() => return Ok(Submitted {
-            ended: Ended::NotBegun,
-            fetched: Ok(()),
-            cleaned: Ok(()),
-        }),
+        () = stop.cancelled() => return not_begun(),
     };
     let build_id = build.build_id.clone();
     // From here on the builder is ours: whatever happens, it is left clean.
@@ -174,6 +171,54 @@ pub async fn submit(
         fetched,
         cleaned,
     })
+}
+
+/// Everything that is needed before the builder is asked anything.
+struct Prepared {
+    package: SourcePackage,
+    job: Job,
+    client: BuilderClient,
+    server: FileServer,
+}
+
+impl Prepared {
+    /// Everything that can be wrong on this side is found before the builder hears of it.
+    async fn new(request: &Request) -> anyhow::Result<Self> {
+        let checking = request.clone();
+        // Files are hashed: nobody else waits for that.
+        let (package, job) = tokio::task::spawn_blocking(move || check(&checking))
+            .await
+            .context("checking the source package")??;
+        let client = client(&request.builder)?;
+        let server = FileServer::start(&request.builder, request.serve.as_ref()).await?;
+        Ok(Self {
+            package,
+            job,
+            client,
+            server,
+        })
+    }
+}
+
+/// The checks that only look at this machine.
+fn check(request: &Request) -> anyhow::Result<(SourcePackage, Job)> {
+    let package = SourcePackage::open(&request.dsc)?;
+    let chroot = chroot(&request.chroot)?;
+    for (option, word) in [
+        ("--suite", Some(&request.suite)),
+        ("--series", request.series.as_ref()),
+        ("--arch", request.arch.as_ref()),
+        ("--purpose", Some(&request.purpose)),
+    ] {
+        word.map_or(Ok(()), |word| check_word(option, word))?;
+    }
+    let keys = keys::read(&request.keys)?;
+    for line in &request.archives {
+        check_archive(line)?;
+    }
+    Output::check(&request.output)?;
+    let job = Job::new(&package, chroot, keys);
+    Ok((package, job))
 }
 
 fn client(url: &str) -> anyhow::Result<BuilderClient> {
@@ -219,9 +264,9 @@ struct Output<'a> {
     package: &'a SourcePackage,
 }
 
-impl<'a> Output<'a> {
+impl Output<'_> {
     /// Makes the directory; a build whose results cannot be kept is not begun.
-    fn open(directory: &'a Path, package: &'a SourcePackage) -> anyhow::Result<Self> {
+    fn check(directory: &Path) -> anyhow::Result<()> {
         let what = || format!("--output {}", directory.display());
         match std::fs::create_dir_all(directory) {
             // What is there instead of a directory is told by the next step.
@@ -231,7 +276,7 @@ impl<'a> Output<'a> {
             _ => {}
         }
         tempfile::tempfile_in(directory).with_context(what)?;
-        Ok(Self { directory, package })
+        Ok(())
     }
 
     async fn fetch(&self, client: &BuilderClient, outcome: &Outcome) -> anyhow::Result<()> {

@@ -477,6 +477,80 @@ async fn a_builder_between_boots_is_waited_for_and_a_busy_one_is_left_alone() {
     );
 }
 
+/// Tells its `stop` what was said.
+struct StopsWhenTold<'a> {
+    word: &'a str,
+    stop: CancellationToken,
+    notes: Vec<String>,
+}
+
+impl Show for StopsWhenTold<'_> {
+    fn title(&mut self, _: &str) {}
+
+    fn progress(&mut self, _: &str) {}
+
+    fn note(&mut self, text: &str) {
+        self.notes.push(text.to_owned());
+        if text.contains(self.word) {
+            self.stop.cancel();
+        }
+    }
+
+    fn log(&mut self, _: &[u8]) {}
+}
+
+#[tokio::test]
+async fn a_wait_says_what_for_and_ends_at_once_when_it_is_told_to() {
+    // A slot between boots, and then one that does not answer at all: it accepts, and says nothing.
+    let between = bench(ok(&[])).await;
+    between.builder.seen.lock().unwrap().faults = 100;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nowhere = format!("http://{}", silent.local_addr().unwrap());
+    for (builder, word) in [
+        (&between.url, "between boots"),
+        (&nowhere, "it has not answered yet"),
+    ] {
+        let request = Request {
+            builder: builder.clone(),
+            ..between.request()
+        };
+        let stop = CancellationToken::new();
+        let mut show = StopsWhenTold {
+            word,
+            stop: stop.clone(),
+            notes: Vec::new(),
+        };
+        let limit = Duration::from_secs(10);
+        let submitted = tokio::time::timeout(limit, submit(&request, &mut show, stop));
+        let submitted = submitted.await.expect(word).unwrap();
+        assert_eq!(submitted.ended, Ended::NotBegun);
+        assert!(
+            show.notes[0].starts_with("waiting up to 300 s for the builder: "),
+            "{:?}",
+            show.notes
+        );
+    }
+    assert!(between.builder.seen.lock().unwrap().build.is_none());
+}
+
+#[tokio::test]
+async fn a_builder_that_never_answers_is_waited_for_no_longer_than_was_asked() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let bench = bench(ok(&[])).await;
+    let request = Request {
+        builder: format!("http://{}", silent.local_addr().unwrap()),
+        wait: Duration::from_secs(1),
+        ..bench.request()
+    };
+    let limit = Duration::from_secs(10);
+    let submitted = tokio::time::timeout(limit, bench.submit(&request)).await;
+    let error = format!("{:#}", submitted.expect("in time").unwrap_err());
+    assert!(
+        error.contains("not ready within 1 s") && error.contains("does not answer"),
+        "{error}"
+    );
+}
+
 #[tokio::test]
 async fn a_broken_source_is_refused_before_the_builder_hears_of_it() {
     let bench = bench(ok(&[])).await;

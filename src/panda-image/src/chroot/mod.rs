@@ -2,9 +2,11 @@
 //!
 //! - `sources`: where its packages come from
 //! - `binfmt`: can this machine run programs of its architecture
+//! - `bootstrap`: one run of mmdebstrap
 //! - `pack`: the tarball, as builders want it
 
 pub(crate) mod binfmt;
+mod bootstrap;
 mod pack;
 mod sources;
 
@@ -13,12 +15,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
-use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 use panda_protocol::word::check_word;
-use tokio::task::JoinHandle;
 
-use self::pack::{Compression, PackError, Packer};
+use self::bootstrap::{Bootstrap, Limits, Tools};
+use self::pack::{Compression, Packer};
 use self::sources::Entry;
 use crate::programs;
 use crate::steps::Interrupted;
@@ -78,7 +78,12 @@ pub async fn make(recipe: &Recipe, interrupted: impl Future<Output = ()>) -> any
     };
     check_word("--suite", &recipe.suite)?;
     check_word("--arch", &recipe.arch)?;
-    let mmdebstrap = programs::find("mmdebstrap", "mmdebstrap")?;
+    let tools = Tools {
+        mmdebstrap: programs::find("mmdebstrap", "mmdebstrap")?,
+        setpriv: programs::find("setpriv", "util-linux")?,
+        temporary: std::env::temp_dir(),
+        limits: Limits::default(),
+    };
     binfmt::check(&recipe.arch)?;
     let tries = tries(&recipe.suite, recipe.mirror.as_deref())?;
     let mut packer = Packer::begin(&recipe.output, compression)?;
@@ -87,7 +92,9 @@ pub async fn make(recipe: &Recipe, interrupted: impl Future<Output = ()>) -> any
         if number > 0 {
             eprintln!("pandabuildd: {}", attempt.saying);
         }
-        let bootstrap = Bootstrap::start(&mmdebstrap, recipe, attempt, packer)?;
+        let mut arguments = arguments(recipe);
+        arguments.extend(attempt.mirrors.iter().map(OsString::from));
+        let bootstrap = Bootstrap::start(&tools, arguments, packer)?;
         let Some(ended) = bootstrap.end(&mut interrupted).await? else {
             return Err(Interrupted.into());
         };
@@ -99,65 +106,6 @@ pub async fn make(recipe: &Recipe, interrupted: impl Future<Output = ()>) -> any
     result?;
     packer.publish()?;
     Ok(())
-}
-
-/// mmdebstrap, and the thread that packs what it writes.
-struct Bootstrap {
-    child: tokio::process::Child,
-    packing: JoinHandle<(Packer, Result<(), PackError>)>,
-}
-
-impl Bootstrap {
-    fn start(
-        mmdebstrap: &Path,
-        recipe: &Recipe,
-        attempt: &Try,
-        mut packer: Packer,
-    ) -> anyhow::Result<Self> {
-        let (archive, stdout) = std::io::pipe().context("a pipe for mmdebstrap")?;
-        // The command holds the pipe's other end: it must be gone before the packing can see the end.
-        let child = tokio::process::Command::new(mmdebstrap)
-            .args(arguments(recipe))
-            .args(&attempt.mirrors)
-            .stdin(Stdio::null())
-            .stdout(stdout)
-            .spawn()
-            .context("mmdebstrap could not be started")?;
-        let packing = tokio::task::spawn_blocking(move || {
-            let result = packer.pack(archive);
-            (packer, result)
-        });
-        Ok(Self { child, packing })
-    }
-
-    /// The end of it; none when it was interrupted.
-    async fn end(
-        mut self,
-        interrupted: &mut (impl Future<Output = ()> + Unpin),
-    ) -> anyhow::Result<Option<(Packer, anyhow::Result<()>)>> {
-        let status = tokio::select! {
-            status = self.child.wait() => status.context("waiting for mmdebstrap")?,
-            () = interrupted => {
-                // It removes its directory and its mounts before it ends, so it is told and waited for.
-                if let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) {
-                    nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGTERM)
-                        .context("ending mmdebstrap")?;
-                }
-                self.child.wait().await.context("waiting for mmdebstrap")?;
-                drop(self.packing.await.context("the packing thread")?);
-                return Ok(None);
-            }
-        };
-        let (packer, packed) = self.packing.await.context("the packing thread")?;
-        let result = if status.success() {
-            packed.map_err(anyhow::Error::from)
-        } else {
-            Err(anyhow::anyhow!(
-                "mmdebstrap ended with {status}; its last lines, above, say why"
-            ))
-        };
-        Ok(Some((packer, result)))
-    }
 }
 
 /// One call of mmdebstrap.

@@ -5,15 +5,21 @@
 //! never on disk twice:
 //!
 //! ```text
-//! mmdebstrap ── ./usr/bin/perl ──> rename ── chroot-autobuild/usr/bin/perl ──> zstd ──> .FILE.tmp ──> FILE
+//! mmdebstrap ── ./usr/bin/perl ──> rename ── chroot-autobuild/usr/bin/perl ──> zstd ──> FILE
 //! ```
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::linkat;
 
 use crate::programs::{self, Missing};
 
@@ -88,7 +94,9 @@ pub(crate) enum PackError {
 #[derive(Debug)]
 pub(crate) struct Packer {
     output: PathBuf,
-    temporary: tempfile::NamedTempFile,
+    directory: PathBuf,
+    /// Without a name until it is whole: even when we are killed, nothing of it is left.
+    file: File,
     compression: Compression,
 }
 
@@ -103,32 +111,36 @@ impl Packer {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let temporary = tempfile::Builder::new()
-            .prefix(".chroot-")
-            .suffix(".tmp")
-            .tempfile_in(directory)
-            .map_err(|source| PackError::Io {
-                what: format!("{}: cannot be written to", directory.display()),
-                source,
-            })?;
+        let file = tempfile::tempfile_in(directory).map_err(|source| PackError::Io {
+            what: format!("{}: cannot be written to", directory.display()),
+            source,
+        })?;
         Ok(Self {
             output: output.to_owned(),
-            temporary,
+            directory: directory.to_owned(),
+            file,
             compression,
         })
     }
 
-    /// Packs the tar archive that `archive` holds, in place of what was packed before.
+    /// Packs the tar archive that `archive` holds, in place of what was packed before. It is read to its end
+    /// whatever happens: mmdebstrap takes a reader that leaves before as a failure.
     ///
     /// # Errors
     /// A broken archive, a full disk, a compressor that fails.
-    pub(crate) fn pack(&mut self, archive: impl Read) -> Result<(), PackError> {
-        let temporary = self.temporary.path().to_owned();
+    pub(crate) fn pack(&mut self, mut archive: impl Read) -> Result<(), PackError> {
+        let packed = self.pack_entries(&mut archive);
+        let drained = io::copy(&mut archive, &mut io::sink()).map_err(unpacking);
+        packed.and(drained.map(drop))
+    }
+
+    fn pack_entries(&mut self, archive: impl Read) -> Result<(), PackError> {
+        let output = self.output.display().to_string();
         let failed = |source| PackError::Io {
-            what: temporary.display().to_string(),
+            what: output.clone(),
             source,
         };
-        let file = self.temporary.as_file_mut();
+        let file = &mut self.file;
         file.set_len(0).map_err(failed)?;
         io::Seek::rewind(file).map_err(failed)?;
         let out = file.try_clone().map_err(failed)?;
@@ -139,12 +151,17 @@ impl Packer {
                 out.flush().map_err(failed)?;
             }
             Some(mut command) => {
-                let mut child = Reaped(command.stdin(Stdio::piped()).stdout(out).spawn().map_err(
-                    |source| PackError::Io {
-                        what: "the compressor".into(),
-                        source,
-                    },
-                )?);
+                let mut child = Reaped(
+                    command
+                        .stdin(Stdio::piped())
+                        .stdout(out)
+                        .process_group(0)
+                        .spawn()
+                        .map_err(|source| PackError::Io {
+                            what: "the compressor".into(),
+                            source,
+                        })?,
+                );
                 let copied = match child.0.stdin.take() {
                     Some(stdin) => {
                         let mut stdin = io::BufWriter::with_capacity(1 << 16, stdin);
@@ -172,14 +189,35 @@ impl Packer {
             what: self.output.display().to_string(),
             source,
         };
-        let file: &File = self.temporary.as_file();
-        file.set_permissions(std::fs::Permissions::from_mode(0o644))
+        self.file
+            .set_permissions(std::fs::Permissions::from_mode(0o644))
             .map_err(failed)?;
-        file.sync_all().map_err(failed)?;
-        self.temporary
+        self.file.sync_all().map_err(failed)?;
+        let named = tempfile::Builder::new()
+            .prefix(".chroot-")
+            .suffix(".tmp")
+            .make_in(&self.directory, |path| name(&self.file, path))
+            .map_err(failed)?;
+        named
             .persist(&self.output)
             .map_err(|error| failed(error.error))?;
         Ok(())
+    }
+}
+
+/// Gives a file without a name this one.
+fn name(mut file: &File, path: &Path) -> io::Result<()> {
+    let ours = format!("/proc/self/fd/{}", file.as_raw_fd());
+    match linkat(AT_FDCWD, &*ours, AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW) {
+        // This file system has no files without a name: the file had one, and lost it.
+        Err(Errno::ENOENT) => {
+            let mut copy = File::create_new(path)?;
+            io::Seek::rewind(&mut file)?;
+            io::copy(&mut file, &mut copy)?;
+            copy.set_permissions(file.metadata()?.permissions())?;
+            copy.sync_all()
+        }
+        linked => Ok(linked?),
     }
 }
 

@@ -120,7 +120,7 @@ fn stop_token() -> CancellationToken {
     tokio::spawn(async move {
         interrupted.await;
         eprintln!(
-            "pandabuildd: stopping the build and leaving the builder clean; again to end at once"
+            "pandabuildd: stopping; a build that has begun is aborted, and its builder left clean. Again to end at once"
         );
         cancel.cancel();
         super::interrupted().await;
