@@ -51,7 +51,11 @@ const EXCUSED: [(&str, &str, &str); 9] = [
         "write_all(text",
         "beside its place: only its name counts",
     ),
-    ("rig/work.rs", "power.off()", "a guarded supply, as all are"),
+    (
+        "activity/power_off.rs",
+        "power.off()",
+        "a guarded supply, as all are",
+    ),
     ("boot/cut.rs", "power.off()", "a guarded supply, as all are"),
     (
         "boot/power_on.rs",
