@@ -24,6 +24,8 @@ use crate::pinned::public_client_config;
 
 /// The most redirects that are followed.
 const MAX_REDIRECTS: usize = 10;
+/// The most bytes of a URL; beyond 65,534 no request can hold it.
+const MAX_URL: usize = 16 << 10;
 
 /// Where a file is and what opens it. `Debug` shows nothing of it.
 #[derive(Clone)]
@@ -157,7 +159,11 @@ impl Source {
     /// [`DownloadError::Url`].
     pub fn new(url: &str, username: &str, password: &str) -> Result<Self, DownloadError> {
         let mut url = Url::parse(url).map_err(|_| DownloadError::Url)?;
-        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        let fits = matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.port() != Some(0)
+            && url.as_str().len() <= MAX_URL;
+        if !fits {
             return Err(DownloadError::Url);
         }
         let credentials = Credentials::of(username, password).or_else(|| {
@@ -381,6 +387,10 @@ impl Downloader {
 }
 
 fn transport(place: &str, error: &reqwest::Error) -> DownloadError {
+    // It was not even asked: what cannot be asked for is no URL, and another try would end the same.
+    if error.is_builder() {
+        return DownloadError::Url;
+    }
     DownloadError::Transport {
         place: place.to_owned(),
         problem: describe(error),

@@ -133,6 +133,7 @@ impl History {
             Trouble::None => what.is_harm() || matches!(what, What::FailedScan(_)),
             Trouble::Kills(_) => is_unforgivable(what) || blames_the_build(what),
             Trouble::Deaths(_) | Trouble::SlowLink => is_unforgivable(what),
+            Trouble::Outage(_) => is_unforgivable(what) || counts_idleness(what),
         };
         let bad = self.count(bad);
         ensure!(
@@ -235,6 +236,17 @@ impl History {
 /// What a person at Launchpad would have to put right.
 fn is_unforgivable(what: &What) -> bool {
     matches!(what, What::Disabled(_) | What::JobFailed(_))
+}
+
+/// A builder that was not asked for anything but its status was counted as a bad one.
+fn counts_idleness(what: &What) -> bool {
+    matches!(
+        what,
+        What::Counted {
+            why: Why::Call("status", _),
+            ..
+        }
+    )
 }
 
 /// What a daemon that was only killed has no excuse for: a build lost, given back, or ended by the board.

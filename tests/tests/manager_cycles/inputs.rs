@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use http::StatusCode;
@@ -10,7 +11,8 @@ use http::header::AUTHORIZATION;
 use panda_http::ServerSettings;
 use panda_http::body::{bytes_response, text_response};
 use panda_protocol::digest::Sha1;
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
+use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// `Basic` and base64 of `:tok:en/1`.
@@ -19,17 +21,22 @@ const CREDENTIALS: &str = "Basic OnRvazplbi8x";
 /// What is to be served, at an address that is known beforehand.
 #[derive(Debug)]
 pub(crate) struct Inputs {
-    listener: TcpListener,
+    /// It refuses connections until it listens.
+    socket: TcpSocket,
     address: SocketAddr,
     files: BTreeMap<String, (Vec<u8>, bool)>,
 }
 
 impl Inputs {
-    pub(crate) async fn new(address: IpAddr) -> Result<Self> {
-        let listener = TcpListener::bind((address, 0)).await?;
-        let address = listener.local_addr()?;
+    pub(crate) fn new(address: IpAddr) -> Result<Self> {
+        let socket = match address {
+            IpAddr::V4(_) => TcpSocket::new_v4()?,
+            IpAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.bind((address, 0).into())?;
+        let address = socket.local_addr()?;
         Ok(Self {
-            listener,
+            socket,
             address,
             files: BTreeMap::new(),
         })
@@ -48,15 +55,27 @@ impl Inputs {
         (sum, url, password)
     }
 
-    /// Serves until the guard is dropped.
-    pub(crate) fn serve(self) -> DropGuard {
+    /// Serves until the guard is dropped, after an outage.
+    pub(crate) fn serve(self, outage: Duration) -> DropGuard {
         let stop = CancellationToken::new();
+        let guard = stop.clone().drop_guard();
+        tokio::spawn(async move {
+            sleep(outage).await;
+            if let Err(error) = self.listen(stop).await {
+                eprintln!("the inputs cannot be served: {error:#}");
+            }
+        });
+        guard
+    }
+
+    async fn listen(self, stop: CancellationToken) -> Result<()> {
+        let listener = self.socket.listen(1024)?;
         let files = Arc::new(self.files);
-        tokio::spawn(panda_http::serve(
-            self.listener,
+        panda_http::serve(
+            listener,
             None,
             ServerSettings::default(),
-            stop.clone(),
+            stop,
             move |request, _| {
                 let files = Arc::clone(&files);
                 async move {
@@ -73,7 +92,8 @@ impl Inputs {
                     }
                 }
             },
-        ));
-        stop.drop_guard()
+        )
+        .await;
+        Ok(())
     }
 }

@@ -72,6 +72,19 @@ fn todays_manager_forgives_boards_that_die() -> Result<()> {
     })
 }
 
+/// Twelve minutes of it, at the times that a rack has by default: more builders than builds, so that some are idle
+/// all the while.
+#[test]
+fn todays_manager_disables_no_builder_while_the_server_of_inputs_is_away() -> Result<()> {
+    run(&Run {
+        trouble: Trouble::Outage(Duration::from_secs(720) / run::OUTAGE_SCALE),
+        slots: 5,
+        cycles: 3,
+        scan: Duration::from_secs(15) / run::OUTAGE_SCALE,
+        ..usual(Mode::Command)
+    })
+}
+
 #[test]
 fn todays_manager_counts_nothing_where_clean_and_abort_carry_the_cycle() -> Result<()> {
     run(&usual(Mode::Plain))

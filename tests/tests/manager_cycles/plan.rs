@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use dxr::Value;
+use panda_protocol::digest::Sha1;
 use panda_protocol::launchpad::{BuildCall, BuildId, BuildStatus, FileName};
 use panda_tests::manager_model::{JobEnd, Mode};
 use panda_tests::source::arch;
@@ -105,10 +106,7 @@ pub(crate) fn jobs(
             .filter(|last| last.kind.end() == JobEnd::Cancelled);
         let (kind, id) = match retry_of {
             Some(cancelled) => (Kind::Builds, cancelled.call.build_id.clone()),
-            None => (
-                Kind::of(number, mode),
-                BuildId::try_from(format!("PACKAGEBUILD-{number}"))?,
-            ),
+            None => (Kind::of(number, mode), build_id(number, mode)?),
         };
         let name = format!("panda-cycle_{number}.dsc");
         let dsc = inputs.add(
@@ -139,6 +137,17 @@ pub(crate) fn jobs(
     Ok(jobs)
 }
 
+/// As each era writes it: 2011's are 40 hexadecimal digits.
+fn build_id(number: usize, mode: Mode) -> Result<BuildId> {
+    let name = format!("PACKAGEBUILD-{number}");
+    let id = if mode.is_2011() {
+        Sha1::of(name.as_bytes()).to_string()
+    } else {
+        name
+    };
+    Ok(BuildId::try_from(id)?)
+}
+
 fn arguments(kind: Kind, arch: &str, mode: Mode) -> BTreeMap<String, Value> {
     let text = |text: &str| Value::String(text.to_owned());
     let url = format!(
@@ -162,6 +171,8 @@ fn arguments(kind: Kind, arch: &str, mode: Mode) -> BTreeMap<String, Value> {
     if !mode.is_2011() {
         args.insert("series".to_owned(), text("noble"));
         args.insert("fast_cleanup".to_owned(), Value::Boolean(true));
+        args.insert("abi_tag".to_owned(), text(arch));
+        args.insert("isa_tag".to_owned(), text(arch));
     }
     args
 }

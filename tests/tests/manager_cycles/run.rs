@@ -86,6 +86,20 @@ pub(crate) struct Ran {
     pub(crate) budget: Option<Value>,
 }
 
+/// How many times as fast as usual an outage of the inputs passes: its length, the scans, and the times of
+/// `[filecache]`.
+pub(crate) const OUTAGE_SCALE: u32 = 30;
+/// The times of `[filecache]` that are scaled, as they are by default.
+const FILECACHE_MS: [(&str, u32); 7] = [
+    ("connect_ms", 15_000),
+    ("read_ms", 60_000),
+    ("wait_ms", 540_000),
+    ("retry_first_ms", 1_000),
+    ("retry_most_ms", 15_000),
+    ("shun_ms", 40_000),
+    ("look_ms", 5_000),
+];
+
 /// The longest that one build may take on average, boot included, before a run counts as stuck.
 const CYCLE_LIMIT: Duration = Duration::from_secs(60);
 /// The most boots that are asked for: as many as a ledger keeps of a slot.
@@ -116,10 +130,14 @@ pub(crate) fn ran(run: &Run) -> Result<Ran> {
     if run.network.is_none() {
         rack.wait_fresh()?;
     }
-    let times = Times {
+    let mut times = Times {
         scan: run.scan,
         ..Times::of(run.mode)
     };
+    if let Trouble::Outage(_) = run.trouble {
+        // What the cache's patience is measured by.
+        times.ensure /= OUTAGE_SCALE;
+    }
     let begun = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let shared = Arc::new(Shared::new(Manager::new(run.mode, times, run.slots)));
     let outcome = drive(run, &runtime, service, &mut rack, &shared);
@@ -231,6 +249,12 @@ fn configure(rack: &mut Rack, run: &Run, service: &WebService) -> Result<Option<
         text = text.replacen(known, &format!("{known}silent_ms = 10000\n"), 1);
         text += "\n[guest]\nfollow_silent_ms = 10000\nprove_ms = 1000\nprove_silent_ms = 3000\n";
     }
+    if let Trouble::Outage(_) = run.trouble {
+        text += "\n[filecache]\n";
+        for (key, usual) in FILECACHE_MS {
+            text += &format!("{key} = {}\n", usual / OUTAGE_SCALE);
+        }
+    }
     if mode == Mode::Trigger {
         text += &service.configure(&rack.state())?;
     }
@@ -266,14 +290,25 @@ fn drive(
     let here = run
         .network
         .map_or(Ipv4Addr::LOCALHOST.into(), |network| network.launchpad);
-    let mut inputs = runtime.block_on(Inputs::new(here))?;
-    let planned = match run.network {
-        None => jobs(run.cycles, run.mode, run.chroot_bytes, &mut inputs)?,
-        Some(_) => builds(run.cycles, run.mode, run.chroot_bytes, &mut inputs)?,
+    let mut inputs = {
+        let _runtime = runtime.enter();
+        Inputs::new(here)?
+    };
+    let planned = match (run.network, run.trouble) {
+        (None, Trouble::None | Trouble::Kills(_) | Trouble::Deaths(_) | Trouble::SlowLink) => {
+            jobs(run.cycles, run.mode, run.chroot_bytes, &mut inputs)?
+        }
+        (Some(_), _) | (None, Trouble::Outage(_)) => {
+            builds(run.cycles, run.mode, run.chroot_bytes, &mut inputs)?
+        }
     };
     shared.lock().plan(planned);
     let scans = async {
-        let _inputs = inputs.serve();
+        let outage = match run.trouble {
+            Trouble::Outage(outage) => outage,
+            _ => Duration::ZERO,
+        };
+        let _inputs = inputs.serve(outage);
         let _service = service.serve(Arc::clone(shared), names);
         let mut tasks = JoinSet::new();
         for (builder, caller) in callers {
@@ -290,7 +325,10 @@ fn drive(
         }
         Ok(())
     };
-    if matches!(run.trouble, Trouble::None | Trouble::SlowLink) {
+    if matches!(
+        run.trouble,
+        Trouble::None | Trouble::Outage(_) | Trouble::SlowLink
+    ) {
         runtime.block_on(scans)?;
         return Ok(trouble::Made::default());
     }
@@ -335,7 +373,9 @@ fn one_boot_one_build(rack: &Rack, run: &Run, history: &History) -> Result<usize
         // A build whose answer was lost with the daemon, or that moved to a new boot, has one more.
         let as_many = match run.trouble {
             Trouble::None => builds == dispatched,
-            Trouble::Kills(_) | Trouble::Deaths(_) | Trouble::SlowLink => builds >= dispatched,
+            Trouble::Kills(_) | Trouble::Deaths(_) | Trouble::Outage(_) | Trouble::SlowLink => {
+                builds >= dispatched
+            }
         };
         ensure!(
             as_many,

@@ -30,6 +30,8 @@ pub(crate) enum Trouble {
     Kills(usize),
     /// So many boards die.
     Deaths(usize),
+    /// The server of all inputs refuses connections at first, for so long.
+    Outage(Duration),
     /// Nothing is done to daemon or boards, but all that they say to each other takes its time.
     SlowLink,
 }
@@ -95,7 +97,7 @@ pub(crate) fn make(
         match trouble {
             Trouble::Kills(_) => kill(rack, shared, &mut dice, &mut made)?,
             Trouble::Deaths(_) => death(rack, shared, &mut dice, &mut hit, &mut made)?,
-            Trouble::None | Trouble::SlowLink => {}
+            Trouble::None | Trouble::Outage(_) | Trouble::SlowLink => {}
         }
     }
     Ok(made)

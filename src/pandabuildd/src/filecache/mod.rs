@@ -164,13 +164,14 @@ impl Filecache {
             slot,
             sha1,
         };
+        let waiting = self.health.waits(source);
         let mut patience = Patience::new(&self.settings);
         let mut earlier = None;
         loop {
             self.store.pin(slot, sha1);
             let error = match self.once(sha1, source, &patience).await {
                 Ok(fetched) => {
-                    self.health.well(source);
+                    waiting.well();
                     // Another call for it that failed may have let go.
                     self.store.pin(slot, sha1);
                     if self.store.contains(sha1) {
@@ -183,8 +184,8 @@ impl Filecache {
             let pause = patience.next(&error);
             tracing::warn!(slot, %sha1, %error, ?pause, "an input was not fetched");
             match Failure::of(&error) {
-                Failure::Server if pause.is_none() || patience.server_failures >= DEAD => {
-                    self.health.no_answer(source, &error.to_string());
+                Failure::Server if pause.is_some() && patience.server_failures >= DEAD => {
+                    waiting.no_answer();
                 }
                 Failure::Room => self.health.cannot_write(),
                 Failure::Server | Failure::Content | Failure::Final => {}

@@ -30,8 +30,8 @@ pub struct FilecacheSettings {
     pub retry_most_ms: u64,
     /// Bytes of the disk that the cache leaves free for everything else; below them no slot takes builds.
     pub free_min_bytes: u64,
-    /// How long slots take no builds because a server does not answer, in milliseconds, unless it does before.
-    /// Less than five of the manager's scans, which count.
+    /// How long slots take no builds because a server does not answer, in milliseconds, unless it does before; then
+    /// they take some for twice as long. Less than three of the manager's scans, whatever is written here: 40 s.
     pub shun_ms: u64,
     /// How often such a server is looked at, and how long it may take to answer that, in milliseconds.
     pub look_ms: u64,
@@ -53,7 +53,7 @@ impl Default for FilecacheSettings {
             retry_first_ms: 1_000,
             retry_most_ms: 15_000,
             free_min_bytes: 64 << 20,
-            shun_ms: 60_000,
+            shun_ms: 40_000,
             look_ms: 5_000,
             dialect: Dialect::Current,
         }

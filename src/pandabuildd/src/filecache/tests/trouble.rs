@@ -246,11 +246,8 @@ async fn a_server_that_hangs_is_waited_for_no_longer_than_the_manager_waits() {
     );
     assert!(began.elapsed() >= Duration::from_millis(500));
     assert_no_pins(&cache, &ledger).await;
-    let trouble = cache.trouble().await.unwrap();
-    assert!(
-        trouble.starts_with("inputs cannot be fetched: "),
-        "{trouble}"
-    );
+    // The dispatch is over: nobody waits for that server.
+    assert_eq!(cache.trouble().await, None);
 }
 
 #[tokio::test]
@@ -281,6 +278,9 @@ async fn a_dead_server_is_trouble_until_it_answers_again() {
     // The others are told before the first one's patience is over.
     let trouble = until(async || cache.trouble().await).await;
     assert!(trouble.contains("inputs cannot be fetched: "), "{trouble}");
+    // Not by the name that one caller gave it.
+    assert!(!trouble.contains(&address.to_string()), "{trouble}");
+    assert!(!trouble.contains("127.0.0.1"), "{trouble}");
     assert!(!waiting.is_finished());
     let server = Server::at(address, [good()]).await;
     assert_eq!(waiting.await.unwrap(), (true, "Download".into()));
@@ -288,18 +288,110 @@ async fn a_dead_server_is_trouble_until_it_answers_again() {
     drop(server);
 }
 
+/// An address that refuses connections for as long as the socket is held.
+fn dead() -> (tokio::net::TcpSocket, String) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("http://{}/input", socket.local_addr().unwrap());
+    (socket, url)
+}
+
+/// A quarter of an hour at a rack's own times, on a paused clock: callers whose servers are dead, each on its own or
+/// all on one, and who ask again as soon as they were answered; and slots that the manager looks at every 15 s.
+#[tokio::test(start_paused = true)]
+async fn a_ready_slot_is_idle_at_least_once_in_any_four_scans_whatever_callers_urls_do() {
+    let cases: [(usize, usize); 4] = [(1, 1), (6, 1), (6, 6), (1, 20)];
+    for (callers, servers) in cases {
+        let state = tempfile::tempdir().unwrap();
+        let (cache, _) = open_with(state.path(), &FilecacheSettings::default()).await;
+        let dead: Vec<_> = (0..servers).map(|_| dead()).collect();
+        let mut tasks = tokio::task::JoinSet::new();
+        for caller in 0..callers {
+            let urls: Vec<_> = dead.iter().map(|(_, url)| url.clone()).collect();
+            let cache = cache.clone();
+            tasks.spawn(async move {
+                // Retries of the manager's, and many files of one dispatch.
+                for round in caller.. {
+                    let files = urls
+                        .iter()
+                        .cycle()
+                        .skip(round)
+                        .take(servers.div_ceil(callers));
+                    let calls = files.map(|url| {
+                        let slot = format!("panda{caller:02}");
+                        let (cache, call) = (cache.clone(), call(Some(url.clone()), ""));
+                        async move { cache.ensure_present(&slot, call).await }
+                    });
+                    let answers = futures_util::future::join_all(calls).await;
+                    assert!(answers.iter().all(|answer| !answer.present));
+                }
+            });
+        }
+        let (mut in_a_row, mut shunned) = ([0; 15], 0);
+        // Every second some slot is looked at, and each slot every 15 s.
+        for second in 0..900 {
+            let slot = &mut in_a_row[second % 15];
+            if cache.trouble().await.is_some() {
+                (*slot, shunned) = (*slot + 1, shunned + 1);
+                assert!(
+                    *slot < 4,
+                    "{callers} callers, {servers} servers: at {second} s"
+                );
+            } else {
+                *slot = 0;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        // But while they wait, fewer builds are invited.
+        assert!(
+            shunned > 150,
+            "{callers} callers, {servers} servers: {shunned}"
+        );
+    }
+}
+
 #[tokio::test]
-async fn a_server_that_stays_dead_does_not_keep_the_slots_from_builds_for_ever() {
+async fn an_answer_that_comes_to_an_end_takes_its_trouble_along() {
     let state = tempfile::tempdir().unwrap();
-    let settings = FilecacheSettings {
-        shun_ms: 300,
-        ..impatient()
-    };
-    let (cache, ledger) = open_with(state.path(), &settings).await;
-    let call = Server::start([good()]).await.call();
-    let (present, _) = ask(&cache, "panda01", call).await;
-    assert!(!present);
+    let (cache, ledger) = open_with(state.path(), &quick()).await;
+    let (_socket, url) = dead();
+    let waiting = tokio::spawn({
+        let (cache, url) = (cache.clone(), url.clone());
+        async move { ask(&cache, "panda01", call(Some(url), "")).await }
+    });
+    until(async || cache.trouble().await).await;
+    // The caller hangs up.
+    waiting.abort();
     until(async || cache.trouble().await.is_none().then_some(())).await;
+    assert_no_pins(&cache, &ledger).await;
+}
+
+#[tokio::test]
+async fn a_url_that_is_none_is_refused_at_once_and_is_nobodys_trouble() {
+    let state = tempfile::tempdir().unwrap();
+    let (cache, ledger) = open_with(state.path(), &FilecacheSettings::default()).await;
+    let long = format!("http://127.0.0.1/{}", "x".repeat(70_000));
+    for url in [
+        "",
+        "librarian.example",
+        "ftp://librarian.example/x",
+        "http://",
+        "http://[::1/x",
+        "http://127.0.0.1:0/x",
+        "http://127.0.0.1:99999/x",
+        "http://a b/x",
+        &long,
+    ] {
+        let began = Instant::now();
+        let (present, told) = ask(&cache, "panda01", call(Some(url.to_owned()), "")).await;
+        assert!(
+            !present && told.contains("Error accessing Librarian: "),
+            "{told}"
+        );
+        assert!(told.len() < 500, "{} bytes of {told:.80}", told.len());
+        assert!(began.elapsed() < Duration::from_secs(1), "{url:.80}");
+        assert_eq!(cache.trouble().await, None, "{url:.80}");
+    }
     assert_no_pins(&cache, &ledger).await;
 }
 
