@@ -102,7 +102,7 @@ impl BuildArgs {
         Ok(Self {
             series,
             suite,
-            arch_tag: reader.word("arch_tag")?.unwrap_or_else(|| arch.to_owned()),
+            arch_tag: reader.architecture()?.unwrap_or_else(|| arch.to_owned()),
             arch_indep: reader.flag("arch_indep")?,
             archive_purpose: reader.text("archive_purpose")?.unwrap_or_default(),
             component: reader.text("ogrecomponent")?.unwrap_or_default(),
@@ -169,6 +169,16 @@ impl Reader<'_> {
                 key,
                 problem: "is not a string",
             }),
+        }
+    }
+
+    /// Debian's name of the architecture. Since 2026 it is `abi_tag`; `isa_tag` is the variant of it that the builder
+    /// has, which nothing here needs, and `arch_tag`, which may be either, is what there was before.
+    fn architecture(&self) -> Result<Option<String>, ArgError> {
+        self.word("isa_tag")?;
+        match self.word("abi_tag")? {
+            Some(abi) => Ok(Some(abi)),
+            None => self.word("arch_tag"),
         }
     }
 
@@ -291,6 +301,30 @@ mod tests {
             assert_eq!((read.series.as_str(), read.suite.as_str()), (series, suite));
             assert_eq!(read.arch_tag, "armhf");
         }
+    }
+
+    #[test]
+    fn the_architecture_is_the_abi_tag_where_there_is_one() {
+        for (tags, expected) in [
+            (&[("arch_tag", "armhf")][..], "armhf"),
+            (&[("abi_tag", "arm64"), ("isa_tag", "arm64")], "arm64"),
+            (
+                &[
+                    ("arch_tag", "amd64v3"),
+                    ("abi_tag", "amd64"),
+                    ("isa_tag", "amd64v3"),
+                ],
+                "amd64",
+            ),
+            (&[("isa_tag", "armhf")], "i386"),
+        ] {
+            let mut call = args(&[("suite", text("noble"))]);
+            call.extend(tags.iter().map(|(key, tag)| ((*key).to_owned(), text(tag))));
+            let read = BuildArgs::from_call(&call, "i386").unwrap();
+            assert_eq!(read.arch_tag, expected);
+        }
+        let odd = args(&[("suite", text("noble")), ("isa_tag", text("../x"))]);
+        assert!(BuildArgs::from_call(&odd, "armhf").is_err());
     }
 
     #[test]

@@ -47,7 +47,9 @@ pub enum WebServiceError {
     Unauthorized,
     /// 403.
     #[error(
-        "the credentials may not change builder {0} (403): their account must own it, with the right to change everything"
+        "the credentials may not change builder {0} (403): their account must be one of Launchpad's buildd admins \
+         (for builderok alone, a registry expert will do; owning the builder counts for nothing), with the right to \
+         change anything"
     )]
     Forbidden(String),
     /// 404.

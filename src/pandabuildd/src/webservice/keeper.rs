@@ -122,7 +122,7 @@ enum Work {
     Nothing,
     /// The slot is ready: Launchpad is to be told, as long as no later attempt was begun than this.
     Clean(AttemptNo),
-    /// The slot has failed: Launchpad is to be told why.
+    /// The slot has failed and keeps nothing: Launchpad is to be told why.
     Failure(BootNo, String),
 }
 
@@ -231,11 +231,11 @@ impl Keeper {
     }
 
     fn work(&self, view: &View) -> Work {
-        if let Board::Failed { reason, .. } = &view.slot.board
+        if let Some(reason) = failure(view)
             && self.service.settings().report_failures
             && self.told != Some(view.slot.boot)
         {
-            return Work::Failure(view.slot.boot, reason.clone());
+            return Work::Failure(view.slot.boot, reason.to_owned());
         }
         match self.duty {
             Some(attempt) if is_owed(view, attempt) => Work::Clean(attempt),
@@ -359,9 +359,23 @@ impl Keeper {
     }
 }
 
+/// Why the slot has failed, once it keeps nothing: Launchpad fetches no results from a builder that is disabled.
+fn failure(view: &View) -> Option<&str> {
+    match &view.slot.board {
+        Board::Failed { reason, .. } if view.slot.kept.is_none() && view.slot.live().is_none() => {
+            Some(reason)
+        }
+        _ => None,
+    }
+}
+
 /// The slot is ready for a dispatch, and has had none since.
 fn is_owed(view: &View, attempt: AttemptNo) -> bool {
     view.is_idle() && view.slot.attempt == attempt
+}
+
+fn still_failed(view: &View, boot: BootNo) -> bool {
+    view.slot.boot == boot && failure(view).is_some()
 }
 
 /// One try, after a pause.
@@ -403,6 +417,7 @@ async fn attempt(
         },
         // An operator, or an earlier daemon, was first: their words stay.
         Work::Failure(..) if !entry.enabled => End::Known,
+        Work::Failure(boot, _) if !still_failed(&slot.view(), boot) => End::Changed,
         Work::Failure(_, reason) => {
             let notes: String = reason.chars().take(MAX_NOTES).collect();
             let failed = json!({"builderok": false, "failnotes": notes});

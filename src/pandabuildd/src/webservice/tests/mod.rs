@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use panda_protocol::launchpad::{BuildCall, BuildId, Sum};
-use panda_slot::{AttemptNo, Event};
+use panda_protocol::launchpad::{BuildCall, BuildId, BuildStatus, Outcome, Sum};
+use panda_slot::{AttemptNo, Board, Event};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -297,7 +297,10 @@ async fn every_trouble_is_told_without_secrets_and_lived_through() {
     for method in [Method::GET, Method::PATCH] {
         for (trick, told) in [
             (Trick::Status(401), "(401)"),
-            (Trick::Status(403), "rack1-panda01 (403)"),
+            (
+                Trick::Status(403),
+                "rack1-panda01 (403): their account must be one of Launchpad's buildd admins",
+            ),
             (Trick::Status(404), "[webservice.builders]"),
             (Trick::Status(412), "(412)"),
             (Trick::Status(500), "HTTP status 500"),
@@ -520,6 +523,48 @@ async fn a_failed_slot_is_disabled_with_its_reason_and_others_words_stay() {
         );
         daemon.end().await;
     }
+}
+
+#[tokio::test]
+async fn a_failed_slot_that_keeps_results_is_disabled_only_once_they_are_gone() {
+    let bench = Bench::new("Clean").await;
+    bench.fresh().await;
+    let daemon = bench.daemon().await;
+    bench.slot.build(build()).await.unwrap();
+    let running = bench.activities.acknowledge().await;
+    let outcome = Outcome::bare(BuildStatus::PackageFail);
+    bench.activities.finish(running, outcome).await;
+    // The eager reset behind it finds another board.
+    let cut = |asked| match asked {
+        Asked::Cut(boot) => Some(boot),
+        _ => None,
+    };
+    let boot = bench.activities.until(cut).await;
+    bench.activities.report(Event::CutSeen { boot });
+    let booting = |asked| (asked == Asked::Boot(boot)).then_some(());
+    bench.activities.until(booting).await;
+    let reason = "another chip is on the port".to_owned();
+    bench.activities.report(Event::WrongChip { boot, reason });
+    let failed = |view: &slot::View| matches!(view.slot.board, Board::Failed { .. });
+    let mut views = bench.slot.watch();
+    views.wait_for(failed).await.unwrap();
+    // Launchpad may be fetching them: nothing is asked, however long that takes.
+    for _ in 0..2_000 {
+        tokio::task::yield_now().await;
+    }
+    assert!(bench.slot.view().slot.kept.is_some());
+    assert_eq!(bench.fake.seen().len(), 0);
+    assert!(bench.fake.failure().0, "it is still enabled");
+    // It has them, and resets.
+    bench.slot.reset().await.unwrap();
+    let disabled = async {
+        while bench.fake.failure().0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LIMIT, disabled).await.unwrap();
+    assert_eq!(bench.fake.patches().len(), 1);
+    daemon.end().await;
 }
 
 #[tokio::test]
