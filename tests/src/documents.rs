@@ -42,6 +42,32 @@ pub fn commands() -> Result<Vec<Shown>> {
     Ok(found)
 }
 
+/// The fenced blocks of one language, in their order, without the indentation of their fence.
+#[must_use]
+pub fn blocks(text: &str, language: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut open: Option<(&str, usize, String)> = None;
+    for line in text.lines() {
+        let trimmed = line.trim_start();
+        let indentation = line.len() - trimmed.len();
+        match (open.take(), trimmed.strip_prefix("```")) {
+            (None, Some(opened)) => open = Some((opened.trim(), indentation, String::new())),
+            (None, None) => {}
+            (Some((named, _, block)), Some(_)) => {
+                if named == language {
+                    found.push(block);
+                }
+            }
+            (Some((named, indentation, mut block)), None) => {
+                block += line.get(indentation..).unwrap_or_default();
+                block.push('\n');
+                open = Some((named, indentation, block));
+            }
+        }
+    }
+    found
+}
+
 /// The commands of one document: line number and words.
 #[must_use]
 pub fn commands_of(text: &str) -> Vec<(usize, Vec<String>)> {
@@ -100,6 +126,13 @@ fn words(command: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blocks_of_a_language_are_found_without_their_indentation() {
+        let text =
+            "```toml\na = 1\n```\n1. x\n\n   ```toml\n   b = 1\n     c\n\n   ```\n```sh\nd\n```\n";
+        assert_eq!(blocks(text, "toml"), ["a = 1\n", "b = 1\n  c\n\n"]);
+    }
 
     #[test]
     fn only_sh_blocks_hold_commands_and_continued_lines_are_one() {

@@ -1,6 +1,10 @@
 //! The manager's command over a real OpenSSH, as operations do it: a key with a forced command.
 //!
 //! `scripts/transcripts` prints what is said, for docs/launchpad.md.
+//!
+//! A login's start-up files write to what ssh brings back, so a home of whoever runs the tests must play no part: the
+//! sessions have a home of their own ([`Sshd`]), and where this process may have a mount namespace of its own, an
+//! account with a plain shell.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -16,6 +20,8 @@ use panda_tests::rack::Rack;
 use panda_tests::source::executor;
 
 const SSHD: &str = "/usr/sbin/sshd";
+/// A shell that reads a start-up file when sshd starts it.
+const BASH: &str = "/bin/bash";
 /// Where sshd locks itself up; Debian's package makes it only when its service starts.
 const PRIVSEP: &str = "/run/sshd";
 /// Calls at once.
@@ -28,7 +34,7 @@ fn twenty_resets_at_once_succeed_over_ssh_and_nothing_else_does() -> Result<()> 
         return Ok(());
     }
     let rack = Rack::start(2, &executor("hello.sh", &[]))?;
-    let server = Sshd::start(&rack)?;
+    let server = Sshd::start(&rack, "ssh", &Login::quiet())?;
 
     // No board is ready yet: each call waits, and calls of one slot share its reset.
     let calls: Vec<Child> = (0..CALLS)
@@ -113,6 +119,54 @@ fn twenty_resets_at_once_succeed_over_ssh_and_nothing_else_does() -> Result<()> 
     rack.stop()
 }
 
+/// A shell that reads its start-up files at each login and prints in them: with the home that sessions have here it
+/// is not heard, with its own it is.
+#[test]
+fn what_a_login_shell_prints_does_not_reach_these_tests() -> Result<()> {
+    let has_all = [SSHD, BASH].iter().all(|path| Path::new(path).exists());
+    if !has_all || !own_namespace() {
+        eprintln!(
+            "skipped: no {SSHD}, no {BASH}, or no mount namespace of our own (it takes root)"
+        );
+        return Ok(());
+    }
+    let rack = Rack::start(1, &executor("hello.sh", &[]))?;
+    rack.wait_fresh()?;
+    let noisy = Login {
+        shell: BASH,
+        prints: true,
+        home_of_its_own: false,
+    };
+    for (name, login, heard) in [
+        ("noisy", noisy, true),
+        (
+            "hushed",
+            Login {
+                home_of_its_own: true,
+                ..noisy
+            },
+            false,
+        ),
+    ] {
+        let server = Sshd::start(&rack, name, &login)?;
+        let output = run(&mut server.call("resets", &["ppa-reset panda01"]))?;
+        ensure!(
+            output.status.success(),
+            "{name}: {output:?}\n{}",
+            server.log()
+        );
+        let said = String::from_utf8_lossy(&output.stderr).contains("a start-up file speaks");
+        ensure!(said == heard, "{name}: {output:?}");
+    }
+    rack.stop()
+}
+
+/// Whether programs can be started with mounts of their own.
+fn own_namespace() -> bool {
+    let tried = run(Command::new("unshare").args(["--mount", "true"]));
+    getuid().is_root() && tried.is_ok_and(|output| output.status.success())
+}
+
 /// A call and what came of it, as people read it.
 fn show(key: &str, command: &str, output: &Output) {
     println!("transcript:");
@@ -146,6 +200,44 @@ fn refused(output: &Output) -> Result<()> {
     Ok(())
 }
 
+/// What a session finds of its account.
+#[derive(Debug, Clone, Copy)]
+struct Login {
+    shell: &'static str,
+    /// The start-up files in the account's home print.
+    prints: bool,
+    /// Sessions have another home than the account's, an empty one.
+    home_of_its_own: bool,
+}
+
+impl Login {
+    fn quiet() -> Self {
+        Self {
+            shell: "/bin/sh",
+            prints: false,
+            home_of_its_own: true,
+        }
+    }
+
+    /// The user database as sshd is to see it: ours, but that `user` has this shell and the home `home`.
+    fn passwd(&self, user: &str, home: &Path) -> Result<String> {
+        let line = |line: &str| match line.split(':').collect::<Vec<_>>()[..] {
+            [name, password, uid, gid, gecos, _, _] if name == user => {
+                let home = home.display();
+                format!(
+                    "{name}:{password}:{uid}:{gid}:{gecos}:{home}:{}\n",
+                    self.shell
+                )
+            }
+            _ => format!("{line}\n"),
+        };
+        Ok(fs::read_to_string("/etc/passwd")?
+            .lines()
+            .map(line)
+            .collect())
+    }
+}
+
 /// An OpenSSH server of the test's own, with one key for each way that a manager may have.
 struct Sshd {
     directory: PathBuf,
@@ -155,9 +247,9 @@ struct Sshd {
 }
 
 impl Sshd {
-    fn start(rack: &Rack) -> Result<Self> {
+    fn start(rack: &Rack, name: &str, login: &Login) -> Result<Self> {
         // Its parent must be nobody else's, and so must its keys.
-        let directory = rack.scratch("ssh")?;
+        let directory = rack.scratch(name)?;
         for key in ["host", "resets", "roles", "triggers"] {
             run_ok(
                 Command::new("ssh-keygen")
@@ -188,16 +280,38 @@ impl Sshd {
                 .create(PRIVSEP)?;
         }
         let user = User::from_uid(getuid())?.context("no such user")?.name;
+        let [account, quiet] = ["account", "quiet"].map(|home| directory.join(home));
+        for home in [&account, &quiet] {
+            fs::create_dir(home)?;
+        }
+        if login.prints {
+            for file in [".bashrc", ".profile", ".zshenv"] {
+                fs::write(account.join(file), "echo a start-up file speaks >&2\n")?;
+            }
+        }
+        fs::write(directory.join("passwd"), login.passwd(&user, &account)?)?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let config = format!(
+        let mut config = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {0}/host\nAuthorizedKeysFile {0}/authorized_keys\n\
              PidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
              PermitRootLogin prohibit-password\nMaxStartups 100\n",
             directory.display()
         );
+        if login.home_of_its_own {
+            config += &format!("SetEnv HOME={}\n", quiet.display());
+        }
         fs::write(directory.join("sshd_config"), config)?;
         let log = fs::File::create(directory.join("log"))?;
-        let process = Command::new(SSHD)
+        let mut command = if own_namespace() {
+            let mut unshare = Command::new("unshare");
+            let start = "mount --bind \"$1\" /etc/passwd && shift && exec \"$@\"";
+            unshare.args(["--mount", "sh", "-c", start, "sh"]);
+            unshare.arg(directory.join("passwd")).arg(SSHD);
+            unshare
+        } else {
+            Command::new(SSHD)
+        };
+        let process = command
             .args(["-D", "-e", "-f"])
             .arg(directory.join("sshd_config"))
             .stdin(Stdio::null())

@@ -28,7 +28,8 @@ const PURE: &str = "
 /// Everything that a package is built from at run time, itself included.
 fn built_from(package: &str) -> Result<BTreeSet<String>> {
     let written = run_ok(Command::new(env!("CARGO")).current_dir(root()).args([
-        "tree", "--locked", "-p", package, "-e", "normal", "--prefix", "none", "--format", "{p}",
+        "tree", "--color", "never", "--locked", "-p", package, "-e", "normal", "--prefix", "none",
+        "--format", "{p}",
     ]))?;
     // A line is `NAME vVERSION …`; what was listed before comes again.
     Ok(written

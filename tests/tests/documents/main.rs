@@ -1,6 +1,7 @@
 //! Every command that README and `docs/` show is one that the programs and scripts take, and one that is run: here, or
 //! by a test, gate or script that is named here ([`runs`]).
 
+mod foreign;
 mod runs;
 
 use std::collections::BTreeMap;
