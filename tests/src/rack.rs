@@ -305,9 +305,11 @@ impl Rack {
     /// Processes cannot be looked at.
     pub fn crash_board(&self, slot: &str) -> Result<bool> {
         for pid in processes_in(&self.board(slot))? {
-            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            // The machine's namespaces end with who made them.
-            if name.trim_end() == "unshare" {
+            // The machine's namespaces end with who made them. A worker has an `unshare` of its own for its build, whose
+            // number may be the lower one.
+            if name_of(pid) == "unshare"
+                && parent(pid).is_some_and(|twin| name_of(twin) == "panda-twin")
+            {
                 kill_quietly(pid);
                 return Ok(true);
             }
@@ -543,6 +545,19 @@ fn processes_in(directory: &Path) -> Result<Vec<u32>> {
         }
     }
     Ok(found)
+}
+
+/// What a process's program is called; empty where it has ended.
+fn name_of(pid: u32) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.trim_end().to_owned()
+}
+
+/// The process that started this one.
+fn parent(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    line.trim().parse().ok()
 }
 
 fn kill_quietly(pid: u32) {

@@ -111,7 +111,7 @@ fn a_table_that_there_is_not_and_one_that_must_be_there_are_both_told() {
         [
             "line 1: depot: missing; expected a table [depot]",
             "line 9: dept: unknown field `dept`, expected one of `rack`, `front`, `depot`, `filecache`, `boot`, `guest`, \
-             `slot_task`, `webservice`, `slot`",
+             `slot_task`, `operators`, `webservice`, `slot`",
         ]
     );
 }
