@@ -144,6 +144,51 @@ impl<'de> Deserialize<'de> for FamilyName {
     }
 }
 
+/// A chip's key that is in the table, as settings name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChipKey(&'static str);
+
+impl ChipKey {
+    /// As it is written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
+impl std::str::FromStr for ChipKey {
+    type Err = UnknownChip;
+
+    fn from_str(text: &str) -> Result<Self, UnknownChip> {
+        let (_, chip) = chip(text).ok_or(UnknownChip)?;
+        Ok(Self(chip.key))
+    }
+}
+
+impl Serialize for ChipKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for ChipKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A chip of no family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected a chip: {}", all_chips())]
+pub struct UnknownChip;
+
+fn all_chips() -> String {
+    let chips = FAMILIES.iter().flat_map(|facts| facts.chips);
+    let keys: Vec<&str> = chips.map(|chip| chip.key).collect();
+    keys.join(", ")
+}
+
 /// The boot ROM that a device with these numbers says it is, of any family.
 #[must_use]
 pub fn rom_of(vendor: u16, product: u16) -> Option<(&'static FamilyFacts, &'static RomUsb)> {
@@ -213,6 +258,31 @@ mod tests {
                     assert!(!text.is_empty() && !text.contains('|'), "{store:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_security_page_has_every_store_as_it_stands_here() {
+        let page = include_str!("../../docs/security.md");
+        for facts in FAMILIES {
+            let (_, section) = page
+                .split_once(&format!("\n### {}\n", facts.name))
+                .unwrap_or_else(|| panic!("no section {}", facts.name));
+            let section = section.split("\n#").next().unwrap();
+            let rows: Vec<&str> = section
+                .lines()
+                .filter(|line| line.starts_with("| ") && !line.starts_with("| ---"))
+                .skip(1)
+                .collect();
+            let stores: Vec<String> = facts
+                .stores
+                .iter()
+                .map(|store| {
+                    let cells = [store.store, store.state, store.closed_by, store.noticed_by];
+                    format!("| {} |", cells.join(" | "))
+                })
+                .collect();
+            assert_eq!(rows, stores, "{}", facts.name);
         }
     }
 

@@ -10,6 +10,8 @@
 //!
 //! Source: `panda-hardware.md`, "Second stage: aboot".
 
+use crate::zimage;
+
 /// What aboot writes first.
 pub const GREETING: u32 = 0xaabb_ccdd;
 /// The most bytes of one transfer of the image.
@@ -26,6 +28,45 @@ pub const KERNEL_ADDRESS: u32 = 0x8000_8000;
 pub const MAX_IMAGE: u32 = RAM_END - LOAD_ADDRESS;
 /// The most bytes of a kernel: a larger one, copied to [`KERNEL_ADDRESS`], would overwrite the image.
 pub const MAX_KERNEL: u32 = LOAD_ADDRESS - KERNEL_ADDRESS;
+
+/// How far from the start of RAM Debian's kernels unpack themselves, where they do not say.
+const TEXT_OFFSET: u32 = 0x0020_8000;
+/// What the unpacking takes behind the kernel's end: its stack, its work space, the copy of itself that goes on.
+const UNPACKING: u64 = 128 * 1024;
+
+/// Checks that a kernel, unpacked, ends below the ramdisk. It unpacks itself near the start of RAM; zImage and device
+/// tree move out of its way, and the ramdisk lies as far behind [`LOAD_ADDRESS`] as they are long. Nothing is said of a
+/// kernel that does not tell its size.
+///
+/// # Errors
+/// It would overwrite the ramdisk.
+pub fn check_unpacked(kernel: &[u8]) -> Result<(), UnpackedSize> {
+    let Some(unpacked) = zimage::unpacked(kernel) else {
+        return Ok(());
+    };
+    let begins = RAM_START.saturating_add(unpacked.text_offset.unwrap_or(TEXT_OFFSET));
+    let room = u64::from(LOAD_ADDRESS.saturating_sub(begins)).saturating_sub(UNPACKING);
+    if unpacked.bytes > room {
+        return Err(UnpackedSize {
+            bytes: unpacked.bytes,
+            room,
+        });
+    }
+    Ok(())
+}
+
+/// A kernel that would overwrite the ramdisk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the kernel has {bytes} bytes once it is unpacked, with its BSS, and there is room for {room} below the ramdisk; take \
+     one with less built in"
+)]
+pub struct UnpackedSize {
+    /// Image and BSS.
+    pub bytes: u64,
+    /// The room for them.
+    pub room: u64,
+}
 
 /// Whether a transfer is aboot's greeting.
 #[must_use]
@@ -80,6 +121,39 @@ mod tests {
             size_word(0x3e00_0001),
             Err(ImageSize { bytes: 0x3e00_0001 })
         );
+    }
+
+    #[test]
+    fn a_kernel_that_unpacks_into_the_ramdisk_is_refused() {
+        // A zImage with its table at 64: the Image's size at 100, and 0x100 bytes of BSS.
+        let kernel = |image: u32| {
+            let mut kernel = vec![0; 200];
+            for (at, word) in [
+                (0x24, 0x016f_2818),
+                (0x34, 0x4545_4545),
+                (0x38, 64),
+                (64, 6),
+                (68, 0x5a53_4c4b),
+                (72, 100),
+                (76, 0x100),
+                (80, TEXT_OFFSET),
+                (100, image),
+            ] {
+                kernel[at..at + 4].copy_from_slice(&u32::to_le_bytes(word));
+            }
+            kernel
+        };
+        // Debian 12's, by the room that is left below the ramdisk: 20.6 MB.
+        assert_eq!(check_unpacked(&kernel(20_600_000)), Ok(()));
+        let room = u64::from(0x8200_0000_u32 - 0x8020_8000) - UNPACKING;
+        let most = u32::try_from(room - 0x100).unwrap();
+        assert_eq!(check_unpacked(&kernel(most)), Ok(()));
+        let error = UnpackedSize {
+            bytes: room + 1,
+            room,
+        };
+        assert_eq!(check_unpacked(&kernel(most + 1)), Err(error));
+        assert_eq!(check_unpacked(b"a kernel that says nothing"), Ok(()));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! - [`traits`]: the traits, their values and errors
 //! - [`driver`]: what a driver is: its settings, and what they claim
 //! - [`drivers`]: every driver, a folder each, and the tables that list them
+//! - [`family`]: families of boards, behind one trait; [`omap4`] is one; [`paced`]: a pipe as boot ROMs like it
 //! - [`settings`]: reading and checking settings, all mistakes at once
 //! - `serial`: serial lines (feature `serial`); [`device`]: which device a path names
 //! - [`port_path`]: names of USB ports and hubs
@@ -12,6 +13,9 @@
 pub mod device;
 pub mod driver;
 pub mod drivers;
+pub mod family;
+pub mod omap4;
+pub mod paced;
 pub mod port_path;
 #[cfg(feature = "serial")]
 pub mod serial;

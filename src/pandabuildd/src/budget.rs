@@ -15,6 +15,7 @@
 use std::time::Duration;
 
 use panda_protocol::boot_toml;
+use panda_protocol::family::FamilyName;
 use panda_protocol::manifest::Manifest;
 use serde::Serialize;
 
@@ -152,14 +153,22 @@ impl Budget {
             inputs,
             warnings: Vec::new(),
         };
-        budget.warn(boot, guest);
+        budget.warn(manifest.family, boot, guest);
         budget
     }
 
-    fn warn(&mut self, boot: &BootSettings, guest: &GuestSettings) {
+    fn warn(&mut self, family: FamilyName, boot: &BootSettings, guest: &GuestSettings) {
+        let families = boot.families();
+        let limit = families
+            .named(family)
+            .map(|family| family.hand_over_limit(self.usb.bytes));
+        let hand_over_ms = limit.map_or(u64::MAX, |limit| {
+            u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)
+        });
+        let hand_over = "the hand-over's limit (boot.families)";
         let inputs = self.inputs.as_ref().map_or(0, |inputs| inputs.all_ms);
         let allowed = [
-            ("boot.boot_image_ms", boot.boot_image_ms, self.usb.all_ms),
+            (hand_over, hand_over_ms, self.usb.all_ms),
             ("boot.handshake_ms", boot.handshake_ms, self.link.all_ms),
             ("guest.input_ms", guest.input_ms, inputs),
             ("guest.dispatch_ms", guest.dispatch_ms, inputs),

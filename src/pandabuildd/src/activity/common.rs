@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, MutexGuard as BoardGuard};
 
 use super::error::ActivityError;
 use super::parts::Parts;
-use crate::boot::{Awaited, Bench, Evidence, Journal, Powered, Proof, wait_for_unawaited_rom};
+use crate::boot::{Awaited, BoardParts, Evidence, Journal, Powered, Proof, wait_for_unawaited_rom};
 use crate::depot::Awaiting;
 use crate::guest::{Guest, Link};
 use crate::ledger::{BootSecrets, Ledger, Step};
@@ -24,7 +24,7 @@ use crate::ledger::{BootSecrets, Ledger, Step};
 pub(super) struct Common {
     pub(super) parts: Parts,
     master: Identity,
-    pub(super) bench: Arc<Bench>,
+    pub(super) drivers: Arc<BoardParts>,
     /// Held by the one activity that has the board.
     pub(super) board: Mutex<()>,
     /// The board that was cut, with what that showed, until it is booted.
@@ -40,17 +40,19 @@ impl Common {
             ledger: parts.ledger.clone(),
             slot: parts.slot.clone(),
         };
-        let bench = Arc::new(Bench {
+        let drivers = Arc::new(BoardParts {
             power: parts.power.clone(),
             port: parts.port.clone(),
             sense: parts.sense.clone(),
+            families: parts.boot.families(),
+            family: Some(parts.image.manifest().family),
             settings: parts.boot.clone(),
             journal: Arc::new(journal),
         });
         Ok(Self {
             parts,
             master,
-            bench,
+            drivers,
             board: Mutex::default(),
             dark: StdMutex::default(),
             report: StdMutex::default(),
@@ -106,9 +108,7 @@ impl Common {
             .await?
             .identify(expected)
             .await?
-            .second_stage(image)
-            .await?
-            .boot_image(image, self.boot_toml(secrets))
+            .hand_over(image, self.boot_toml(secrets))
             .await?;
         Ok(started.handshake(awaited).await?)
     }

@@ -39,7 +39,7 @@ async fn order_and_watch(common: &Common, boot: BootNo) -> Result<Option<String>
         key_pem: made.key_pem,
     };
     ledger.begin_boot(slot, boot, secrets).await?;
-    let evidence = order(Chain::new(common.bench.clone(), boot))
+    let evidence = order(Chain::new(common.drivers.clone(), boot))
         .await?
         .evidence()
         .await?;

@@ -15,7 +15,6 @@ use panda_protocol::digest::Sha1;
 use panda_protocol::launchpad::{BuildCall, BuildStatus, FileName, Outcome, Status, Sum};
 use panda_protocol::link::{ALIVE_PATH, BootStep, FIXED_DISK_KEY};
 use panda_protocol::manifest::Machine;
-use panda_protocol::omap4::asic_id::Chip;
 use panda_protocol::omap4::bootimg;
 use panda_slot::{Board, Build, Phase, Rejoin, Slot};
 use tempfile::TempDir;
@@ -24,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::*;
-use crate::boot::bench::{Script, TestBoard, rom};
+use crate::boot::board_in_memory::{Script, TestBoard, rom};
 use crate::boot::{BootSettings, ExpectedBoard};
 use crate::depot::Depot;
 use crate::filecache;
@@ -165,7 +164,7 @@ impl Rack {
             },
             // As every virtual board is.
             expected: ExpectedBoard {
-                chip: Some(Chip::Omap4430),
+                chip: "omap4430".parse().ok(),
                 ..ExpectedBoard::default()
             },
             power,

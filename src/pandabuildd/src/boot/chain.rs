@@ -8,32 +8,39 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 pub use panda_board::Sense;
+use panda_board::family::{EndedStep, Families, Steps};
 use panda_board::{Port, Power, PowerError};
+use panda_protocol::family::FamilyName;
+use panda_protocol::operators::HandOver;
 use panda_slot::BootNo;
 use tokio::time::{Instant, timeout};
 
 use super::error::{Failure, StepError};
 use super::settings::{BootSettings, ms};
-use crate::failpoint;
+use crate::failpoint::{self, Point};
 use crate::ledger::{Grade, Step};
 
 /// One slot's board and how it is to be treated.
-pub struct Bench {
+pub struct BoardParts {
     /// Its supply.
     pub power: Arc<dyn Power>,
     /// The port that its OTG is on.
     pub port: Arc<dyn Port>,
     /// An independent sense of its supply rail, where the rack has one.
     pub sense: Option<Arc<dyn Sense>>,
+    /// The families of boards that this rack knows.
+    pub families: Families,
+    /// The one that the slot's image is for; none where any will do, as nothing is handed over.
+    pub family: Option<FamilyName>,
     /// Limits.
     pub settings: BootSettings,
     /// Where steps are recorded.
     pub journal: Arc<dyn Journal>,
 }
 
-impl fmt::Debug for Bench {
+impl fmt::Debug for BoardParts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bench")
+        f.debug_struct("BoardParts")
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
@@ -50,7 +57,7 @@ pub trait Journal: Send + Sync {
 #[derive(Debug)]
 pub struct Chain {
     /// The board.
-    pub(super) bench: Arc<Bench>,
+    pub(super) board: Arc<BoardParts>,
     boot: BootNo,
 }
 
@@ -71,15 +78,15 @@ impl From<String> for Note {
 }
 
 impl Chain {
-    /// A walk of boot `boot` on `bench`.
+    /// A walk of boot `boot` of `board`.
     #[must_use]
-    pub fn new(bench: Arc<Bench>, boot: BootNo) -> Self {
-        Self { bench, boot }
+    pub fn new(board: Arc<BoardParts>, boot: BootNo) -> Self {
+        Self { board, boot }
     }
 
     /// The limits.
     pub(super) fn settings(&self) -> &BootSettings {
-        &self.bench.settings
+        &self.board.settings
     }
 
     /// Runs a step: bounds its time and records it with its time, good or bad. A step that cannot be
@@ -112,7 +119,7 @@ impl Chain {
             grade: note.grade,
             error,
         };
-        let recorded = self.bench.journal.record(self.boot, step).await;
+        let recorded = self.board.journal.record(self.boot, step).await;
         let value = result?;
         recorded.map_err(|problem| Failure::new(name, StepError::Journal(problem)))?;
         Ok(value)
@@ -134,7 +141,7 @@ impl Chain {
             grade: None,
             error: None,
         };
-        let recorded = self.bench.journal.record(self.boot, step).await;
+        let recorded = self.board.journal.record(self.boot, step).await;
         recorded.map_err(StepError::Journal)
     }
 
@@ -153,5 +160,32 @@ impl Chain {
             }
             .into()),
         }
+    }
+}
+
+/// The family's own steps stand in the chain as the others do.
+#[async_trait]
+impl Steps for Chain {
+    fn begins(&self, name: HandOver) {
+        if let Some(point) = Point::of_step(name.as_str()) {
+            failpoint::before(point);
+        }
+    }
+
+    async fn ended(&self, step: EndedStep) -> Result<(), String> {
+        if let Some(point) = Point::of_step(step.name.as_str()) {
+            failpoint::after(point);
+        }
+        let elapsed_ms = u64::try_from(step.elapsed.as_millis()).unwrap_or(u64::MAX);
+        let began = i64::try_from(elapsed_ms).unwrap_or(i64::MAX);
+        let step = Step {
+            name: step.name.as_str().to_owned(),
+            at_unix_ms: crate::clock::now_unix_ms().saturating_sub(began),
+            elapsed_ms,
+            detail: step.detail,
+            grade: None,
+            error: step.error,
+        };
+        self.board.journal.record(self.boot, step).await
     }
 }

@@ -11,7 +11,6 @@ use tokio::time::{Instant, sleep};
 
 use super::chain::{Chain, Note};
 use super::error::{Failure, StepError};
-use super::evidence::Evidence;
 use super::settings::{UsbId, ms};
 
 /// Power off has been ordered.
@@ -33,10 +32,10 @@ pub struct Ordered {
 pub async fn order(chain: Chain) -> Result<Ordered, Failure> {
     let settings = chain.settings();
     let limit = ms(settings.cut_delay_max_ms) + ms(settings.power_ms) * 2;
-    let mut port = chain.bench.port.watch();
+    let mut port = chain.board.port.watch();
     let work = async {
         let mut delay = None;
-        let tells = !chain.bench.power.switches_port();
+        let tells = !chain.board.power.switches_port();
         let mut gadget = tells && is_gadget(*port.borrow_and_update(), settings.gadget);
         if gadget {
             let chosen = random_below(settings.cut_delay_max_ms);
@@ -48,7 +47,7 @@ pub async fn order(chain: Chain) -> Result<Ordered, Failure> {
         }
         let last_arrival = device(*port.borrow_and_update()).map(|device| device.arrival);
         let at = Instant::now();
-        chain.power("power off", chain.bench.power.off()).await?;
+        chain.power("power off", chain.board.power.off()).await?;
         let detail = match (delay, gadget) {
             (None, _) => "ordered and acknowledged".to_owned(),
             (Some(ms), true) => {
@@ -68,17 +67,6 @@ pub async fn order(chain: Chain) -> Result<Ordered, Failure> {
         at,
         last_arrival,
     })
-}
-
-impl Ordered {
-    /// Gathers evidence of the cut while the board is held without power; see `super::evidence`.
-    ///
-    /// # Errors
-    /// Anything on the port, power that is still there, or evidence weaker than `require_cut` that no boot can
-    /// mend.
-    pub async fn evidence(self) -> Result<Evidence, Failure> {
-        super::evidence::gather(self).await
-    }
 }
 
 /// The image's own gadget is there.

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
+use panda_board::family::{FamilyError, FamilyFailure};
 use panda_board::{PipeError, PowerError};
 use panda_protocol::digest::Sha256;
 
 use crate::guest::LinkError;
 use crate::ledger::Grade;
-use panda_image::ImageError;
 
 /// A step that failed, by name.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +16,12 @@ use panda_image::ImageError;
 pub struct Failure {
     step: &'static str,
     error: StepError,
+}
+
+impl From<FamilyFailure> for Failure {
+    fn from(failure: FamilyFailure) -> Self {
+        Self::new(failure.step.as_str(), StepError::Family(failure.error))
+    }
 }
 
 /// What a failure means for the slot.
@@ -54,9 +60,9 @@ impl Failure {
     #[must_use]
     pub fn cause(&self) -> FailureCause {
         match self.error {
-            StepError::WrongChip { .. } | StepError::WrongPublicId { .. } => {
-                FailureCause::WrongChip
-            }
+            StepError::WrongChip { .. }
+            | StepError::WrongPublicId { .. }
+            | StepError::OtherFamily { .. } => FailureCause::WrongChip,
             _ => FailureCause::Passing,
         }
     }
@@ -126,9 +132,20 @@ pub enum StepError {
         /// What came.
         found: String,
     },
-    /// The ASIC ID is none.
-    #[error("ASIC ID: {0}")]
-    AsicId(#[from] panda_protocol::omap4::asic_id::AsicIdError),
+    /// A boot ROM of another family than the slot's image is for.
+    #[error(
+        "{found} came to the port, and the slot's image is for boards of family {expected}; plug the slot's own board \
+         in, or give the slot an image for this one"
+    )]
+    OtherFamily {
+        /// What came.
+        found: String,
+        /// The image's family.
+        expected: String,
+    },
+    /// What the board's family has to say.
+    #[error(transparent)]
+    Family(#[from] FamilyError),
     /// Another chip than the slot's.
     #[error(
         "the board's chip is {found}, and the slot's is {expected}; if the board was exchanged \
@@ -151,20 +168,8 @@ pub enum StepError {
         /// What answered.
         found: String,
     },
-    /// The second stage did not announce itself properly.
-    #[error("the second stage announced itself with {got} bytes that are not its magic")]
-    BadMagic {
-        /// How many bytes came.
-        got: usize,
-    },
-    /// The known-good image.
-    #[error(transparent)]
-    Image(#[from] ImageError),
-    /// The boot image cannot be made.
-    #[error("boot image: {0}")]
-    Compose(String),
-    /// The second stage stays on the port: it did not start the kernel.
-    #[error("the second stage is still on the port {limit:?} after it had the whole boot image")]
+    /// The board stays on the port: it did not start what it was sent.
+    #[error("the board is still on the port {limit:?} after it had all of what it is to start")]
     NotReleased {
         /// How long it was awaited.
         limit: Duration,

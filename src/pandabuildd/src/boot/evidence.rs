@@ -21,8 +21,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::chain::{Chain, Note};
 use super::cut::{Ordered, describe, device, unseen};
 use super::error::{Failure, StepError};
-use super::power_on::Powered;
-use super::prepare::Weak;
 use super::settings::ms;
 use crate::ledger::Grade;
 
@@ -57,17 +55,43 @@ impl Dark {
     pub(super) fn grade(&self) -> Grade {
         self.grade
     }
+}
 
-    /// Gives the board power.
-    ///
-    /// # Errors
-    /// Something came to the port meanwhile, or the driver's.
-    pub async fn power_on(self) -> Result<Powered, Failure> {
-        super::power_on::power_on(self).await
+/// The board is without power as far as its driver says, which is less than the rack demands; still watched.
+#[derive(Debug)]
+pub struct Weak {
+    pub(super) chain: Chain,
+    pub(super) port: watch::Receiver<Presence>,
+    pub(super) last_arrival: Option<u64>,
+    pub(super) failure: Failure,
+}
+
+impl Weak {
+    /// What is missing.
+    #[must_use]
+    pub fn failure(&self) -> &Failure {
+        &self.failure
+    }
+
+    /// The same, for good.
+    #[must_use]
+    pub fn into_failure(self) -> Failure {
+        self.failure
     }
 }
 
-pub(super) async fn gather(ordered: Ordered) -> Result<Evidence, Failure> {
+impl Ordered {
+    /// Gathers evidence of the cut while the board is held without power.
+    ///
+    /// # Errors
+    /// Anything on the port, power that is still there, or evidence weaker than `require_cut` that no boot can
+    /// mend.
+    pub async fn evidence(self) -> Result<Evidence, Failure> {
+        gather(self).await
+    }
+}
+
+async fn gather(ordered: Ordered) -> Result<Evidence, Failure> {
     let Ordered {
         chain,
         mut port,
@@ -85,14 +109,14 @@ pub(super) async fn gather(ordered: Ordered) -> Result<Evidence, Failure> {
         read_off(&chain).await?;
         hold(&mut port, ms(settings.cut_hold_ms)).await?;
         let readback = read_off(&chain).await?;
-        let sensed = match &chain.bench.sense {
+        let sensed = match &chain.board.sense {
             Some(sense) => chain
                 .power("sense of the rail", sense.dark())
                 .await?
                 .then_some(()),
             None => None,
         };
-        if chain.bench.sense.is_some() && sensed.is_none() {
+        if chain.board.sense.is_some() && sensed.is_none() {
             return Err(StepError::RailAlive);
         }
         port_still_empty(&mut port)?;
@@ -152,7 +176,7 @@ fn is_mended_by_a_gadget(chain: &Chain, failure: &Failure) -> bool {
     matches!(failure.error(), StepError::WeakEvidence { .. })
         && settings.require_cut == Grade::Presence
         && settings.gadget.is_some()
-        && !chain.bench.power.switches_port()
+        && !chain.board.power.switches_port()
 }
 
 /// Waits for the port to be empty, and returns the highest arrival seen up to then.
@@ -215,7 +239,7 @@ fn occupied(presence: Presence) -> StepError {
 
 /// Reads the power back: whether the driver can at all.
 async fn read_off(chain: &Chain) -> Result<bool, StepError> {
-    match chain.power("power read", chain.bench.power.read()).await? {
+    match chain.power("power read", chain.board.power.read()).await? {
         Some(PowerState::Off) => Ok(true),
         Some(PowerState::On) => Err(StepError::StillOn),
         None => Ok(false),
@@ -229,8 +253,8 @@ mod tests {
 
     use panda_board::PowerState;
 
-    use super::super::bench::{GADGET, Script, TestBoard, device as on_port};
-    use super::super::chain::Bench;
+    use super::super::board_in_memory::{GADGET, Script, TestBoard, device as on_port};
+    use super::super::chain::BoardParts;
     use super::super::cut::order;
     use super::super::settings::BootSettings;
     use super::*;
@@ -267,19 +291,21 @@ mod tests {
             gadget: Some(GADGET),
             ..BootSettings::default()
         };
-        let bench = board.bench(settings.clone());
-        let bench = if switches_port {
-            Arc::new(Bench {
+        let drivers = board.drivers(settings.clone());
+        let drivers = if switches_port {
+            Arc::new(BoardParts {
                 power: Arc::new(Switching(board.clone())),
                 port: Arc::new(board.clone()),
                 sense: None,
+                families: settings.families(),
+                family: None,
                 settings,
                 journal: Arc::new(board.clone()),
             })
         } else {
-            bench
+            drivers
         };
-        match order(Chain::new(bench, BootNo::new(1)))
+        match order(Chain::new(drivers, BootNo::new(1)))
             .await?
             .evidence()
             .await?

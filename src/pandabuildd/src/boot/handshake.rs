@@ -14,9 +14,9 @@ use panda_protocol::link::{BootStep, Report};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::boot_image::Started;
 use super::chain::{Chain, Note};
 use super::error::{Failure, StepError, digest_or_none};
+use super::hand_over::Started;
 use super::rom::wait_for_unawaited_rom;
 use super::settings::ms;
 use crate::depot::{Arrived, Awaiting, Silence};
@@ -57,7 +57,17 @@ impl Proof {
     }
 }
 
-pub(super) async fn shake(started: Started, awaited: Awaited) -> Result<Proof, Failure> {
+impl Started {
+    /// Waits for the agent's report over this boot's certificate, and asks it back over the link.
+    ///
+    /// # Errors
+    /// No report, one of another boot, a worker that is not idle.
+    pub async fn handshake(self, awaited: Awaited) -> Result<Proof, Failure> {
+        shake(self, awaited).await
+    }
+}
+
+async fn shake(started: Started, awaited: Awaited) -> Result<Proof, Failure> {
     let Started { chain, port, .. } = started;
     let Awaited {
         mut reports,

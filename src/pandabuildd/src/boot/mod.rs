@@ -4,41 +4,43 @@
 //!
 //! ```text
 //! cut::order ─▶ Ordered ─evidence─▶ Dark ─power_on─▶ Powered ─rom─▶ Rom ─identify─▶ Identified
-//!                                                                                     │ second_stage
-//!            Proof ◀─handshake─ Started ◀─boot_image─ Ready ◀────────────────────────┘
+//!                                                                                     │ hand_over
+//!                                             Proof ◀─handshake─ Started ◀────────────┘
 //! ```
+//!
+//! Each step's method stands in the file of what it makes, which knows the step before it and none after it. What only
+//! one family of boards does is behind [`panda_board::family::Family`]: who the ROM is, and how it is handed what the
+//! image holds.
 //!
 //! Every step has a time limit ([`BootSettings`]) and is recorded with its time, good or bad, by
 //! `Chain::step` before the next one starts. What fails is a [`Failure`] that names its step. A chain
 //! that is dropped on its way (a new cut cancels it) releases the port and leaves the board to that cut.
 
-mod asic;
-mod boot_image;
 mod chain;
 mod cut;
 mod error;
 mod evidence;
+mod hand_over;
 mod handshake;
-pub(crate) mod paced;
+mod identity;
+mod payload;
 mod power_on;
 mod prepare;
 mod rom;
-mod second_stage;
 mod settings;
-pub(crate) mod talk;
 
 #[cfg(test)]
-pub(crate) mod bench;
+pub(crate) mod board_in_memory;
 #[cfg(test)]
 mod tests;
 
-pub use asic::Told;
-pub use chain::{Bench, Chain, Journal, Sense};
+pub use chain::{BoardParts, Chain, Journal, Sense};
 pub use cut::order;
-pub use error::{Failure, FailureCause, StepError};
+pub use error::{Failure, FailureCause};
 pub use evidence::Evidence;
 pub use handshake::{Awaited, INSECURE, Proof};
+pub use identity::ExpectedBoard;
+pub(crate) use identity::{describe, read_back};
 pub use power_on::Powered;
-pub(crate) use rom::is_rom;
 pub use rom::wait_for_unawaited_rom;
-pub use settings::{BootSettings, ExpectedBoard, PublicId};
+pub use settings::BootSettings;

@@ -7,8 +7,7 @@ use tokio::time::Instant;
 
 use super::chain::{Chain, Note};
 use super::error::Failure;
-use super::evidence::{Dark, port_still_empty};
-use super::rom::Rom;
+use super::evidence::{Dark, Weak, port_still_empty};
 use super::settings::ms;
 
 /// The board has power.
@@ -20,25 +19,52 @@ pub struct Powered {
     pub(super) at: Instant,
 }
 
-pub(super) async fn power_on(dark: Dark) -> Result<Powered, Failure> {
-    let Dark {
-        chain,
-        port,
-        last_arrival,
-        ..
-    } = dark;
-    give(chain, port, last_arrival).await
+impl Dark {
+    /// Gives the board power.
+    ///
+    /// # Errors
+    /// Something came to the port meanwhile, or the driver's.
+    pub async fn power_on(self) -> Result<Powered, Failure> {
+        let Self {
+            chain,
+            port,
+            last_arrival,
+            ..
+        } = self;
+        give(chain, port, last_arrival).await
+    }
 }
 
-/// The same for any board without power: how well its cut is shown is the caller's to judge.
-pub(super) async fn give(
+impl Weak {
+    /// Gives the board power, for the evidence of its next cut.
+    ///
+    /// # Errors
+    /// Something came to the port meanwhile, or the driver's.
+    pub async fn power_on(self) -> Result<Powered, Failure> {
+        let Self {
+            chain,
+            port,
+            last_arrival,
+            ..
+        } = self;
+        let limit = ms(chain.settings().power_ms);
+        let why =
+            "booted only to bring the gadget up for the next cut: nothing is built on this boot";
+        let work = async { Ok(((), Note::from(why.to_owned()))) };
+        chain.step("prepare", limit, work).await?;
+        give(chain, port, last_arrival).await
+    }
+}
+
+/// How well the cut is shown is the caller's to judge.
+async fn give(
     chain: Chain,
     mut port: watch::Receiver<Presence>,
     last_arrival: Option<u64>,
 ) -> Result<Powered, Failure> {
     let work = async {
         port_still_empty(&mut port)?;
-        chain.power("power on", chain.bench.power.on()).await?;
+        chain.power("power on", chain.board.power.on()).await?;
         Ok((
             Instant::now(),
             Note::from("ordered and acknowledged".to_owned()),
@@ -52,14 +78,4 @@ pub(super) async fn give(
         last_arrival,
         at,
     })
-}
-
-impl Powered {
-    /// Waits for the boot ROM and opens it.
-    ///
-    /// # Errors
-    /// No ROM in its window, something else, or one that was there before.
-    pub async fn rom(self) -> Result<Rom, Failure> {
-        super::rom::arrive(self).await
-    }
 }

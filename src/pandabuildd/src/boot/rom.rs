@@ -2,28 +2,49 @@
 //! window. Anything else that comes is not talked to. The same eye serves the rest of a board's life:
 //! a ROM where none is awaited means that the board has restarted ([`wait_for_unawaited_rom`]).
 
-use panda_board::{Device, Presence};
-use panda_protocol::omap4::rom;
+use std::fmt;
+use std::sync::Arc;
+
+use panda_board::family::Family;
+use panda_board::{Device, Pipe, Presence};
+use panda_protocol::family;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::asic::Identified;
 use super::chain::{Chain, Note};
 use super::cut::{describe, unseen};
 use super::error::{Failure, StepError, pipe};
-use super::paced::Paced;
 use super::power_on::Powered;
-use super::settings::{ExpectedBoard, ms};
+use super::settings::ms;
 
 /// The boot ROM is there and open.
-#[derive(Debug)]
 pub struct Rom {
     pub(super) chain: Chain,
     pub(super) port: watch::Receiver<Presence>,
-    pub(super) pipe: Paced,
+    pub(super) family: Arc<dyn Family>,
+    pub(super) pipe: Box<dyn Pipe>,
+    pub(super) arrival: u64,
 }
 
-pub(super) async fn arrive(powered: Powered) -> Result<Rom, Failure> {
+impl fmt::Debug for Rom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rom")
+            .field("family", &self.family)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Powered {
+    /// Waits for the boot ROM and opens it.
+    ///
+    /// # Errors
+    /// No ROM in its window, something else, or one that was there before.
+    pub async fn rom(self) -> Result<Rom, Failure> {
+        arrive(self).await
+    }
+}
+
+async fn arrive(powered: Powered) -> Result<Rom, Failure> {
     let Powered {
         chain,
         mut port,
@@ -41,13 +62,9 @@ pub(super) async fn arrive(powered: Powered) -> Result<Rom, Failure> {
                 found: describe(device),
             });
         }
-        if !is_rom(device) {
-            return Err(StepError::NotRom {
-                found: describe(device),
-            });
-        }
+        let family = judge(&chain, device)?;
         let opened = chain
-            .bench
+            .board
             .port
             .open(device.arrival)
             .await
@@ -57,25 +74,38 @@ pub(super) async fn arrive(powered: Powered) -> Result<Rom, Failure> {
             describe(device),
             at.elapsed().as_millis()
         );
-        Ok((Paced::new(opened, chain.settings()), Note::from(detail)))
+        Ok(((family, opened, device.arrival), Note::from(detail)))
     };
     // The window is judged by itself; the rest is for opening.
-    let limit = window + ms(chain.settings().asic_id_ms);
-    let opened = chain.step("rom", limit, work).await?;
+    let limit = window + ms(chain.settings().identify_ms());
+    let (family, pipe, arrival) = chain.step("rom", limit, work).await?;
     Ok(Rom {
         chain,
         port,
-        pipe: opened,
+        family,
+        pipe,
+        arrival,
     })
 }
 
-impl Rom {
-    /// Asks the ROM for its ASIC ID and compares it with the slot's.
-    ///
-    /// # Errors
-    /// A transfer's, an answer that is none, or another chip.
-    pub async fn identify(self, expected: &ExpectedBoard) -> Result<Identified, Failure> {
-        super::asic::identify(self, expected).await
+/// The slot's own family, where the device is its boot ROM as far as its descriptors tell.
+fn judge(chain: &Chain, device: Device) -> Result<Arc<dyn Family>, StepError> {
+    let board = &chain.board;
+    let Some(found) = board.families.of_rom(device) else {
+        return Err(StepError::NotRom {
+            found: describe(device),
+        });
+    };
+    match board.family {
+        Some(family) if found.name() != family => Err(StepError::OtherFamily {
+            found: format!(
+                "a boot ROM of family {} ({})",
+                found.name(),
+                describe(device)
+            ),
+            expected: family.to_string(),
+        }),
+        _ => Ok(found.clone()),
     }
 }
 
@@ -99,22 +129,12 @@ async fn arrival(
     }
 }
 
-/// A device that is an OMAP boot ROM, as far as its descriptors tell.
-pub(crate) fn is_rom(device: Device) -> bool {
-    names_rom(device) && device.interface_class == rom::USB_INTERFACE_CLASS
-}
-
-fn names_rom(device: Device) -> bool {
-    device.vendor == rom::USB_VENDOR
-        && [rom::USB_PRODUCT_4430, rom::USB_PRODUCT_4460].contains(&device.product)
-}
-
 /// Returns when something that calls itself a boot ROM is on the port of a board that is not being booted;
 /// never otherwise.
 pub async fn wait_for_unawaited_rom(mut port: watch::Receiver<Presence>) {
     loop {
         if let Presence::Device(device) = *port.borrow_and_update()
-            && names_rom(device)
+            && family::rom_of(device.vendor, device.product).is_some()
         {
             return;
         }

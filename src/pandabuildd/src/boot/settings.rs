@@ -1,10 +1,10 @@
 //! The boot's settings: how sure a cut must be, and how long each step may take. Part of `rack.toml`.
 
-use std::fmt;
 use std::time::Duration;
 
+use panda_board::family::{Families, FamilySettings};
+use panda_board::paced::Pacing;
 use panda_board::settings::Mistakes;
-use panda_protocol::omap4::asic_id::Chip;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::Grade;
@@ -32,13 +32,20 @@ pub struct BootSettings {
     pub cut_hold_ms: u64,
     /// After power on, the boot ROM must be on the port within this.
     pub rom_window_ms: u64,
-    /// The ROM must have told its ASIC ID within this.
-    pub asic_id_ms: u64,
-    /// The second stage must have been sent, and have announced itself, within this.
-    pub second_stage_ms: u64,
-    /// The boot image must have been sent within this.
-    pub boot_image_ms: u64,
-    /// After it, the second stage must have left the port within this.
+    /// The ROM must have told who it is within this.
+    pub identify_ms: u64,
+    /// What each family of boards has to set for itself: `[boot.families.NAME]`.
+    pub families: FamilySettings,
+    /// The former name of `identify_ms`; read with a warning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asic_id_ms: Option<u64>,
+    /// The former place of `families.omap4.second_stage_ms`; read with a warning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub second_stage_ms: Option<u64>,
+    /// The former place of `families.omap4.boot_image_ms`; read with a warning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot_image_ms: Option<u64>,
+    /// After the last byte, the board must have left the port within this.
     pub port_released_ms: u64,
     /// From there, the agent must have reported, and its worker be idle, within this.
     pub handshake_ms: u64,
@@ -68,9 +75,11 @@ impl Default for BootSettings {
             port_clears_ms: 5_000,
             cut_hold_ms: 3_000,
             rom_window_ms: 8_000,
-            asic_id_ms: 5_000,
-            second_stage_ms: 10_000,
-            boot_image_ms: 120_000,
+            identify_ms: 5_000,
+            families: FamilySettings::default(),
+            asic_id_ms: None,
+            second_stage_ms: None,
+            boot_image_ms: None,
             port_released_ms: 10_000,
             handshake_ms: 120_000,
             first_word_ms: 60_000,
@@ -101,9 +110,7 @@ impl BootSettings {
             // No hold is no cut: nothing would be seen of it.
             ("cut_hold_ms", self.cut_hold_ms),
             ("rom_window_ms", self.rom_window_ms),
-            ("asic_id_ms", self.asic_id_ms),
-            ("second_stage_ms", self.second_stage_ms),
-            ("boot_image_ms", self.boot_image_ms),
+            ("identify_ms", self.identify_ms),
             ("port_released_ms", self.port_released_ms),
             ("handshake_ms", self.handshake_ms),
             ("first_word_ms", self.first_word_ms),
@@ -111,6 +118,9 @@ impl BootSettings {
         ];
         for (key, value) in must_be_given {
             mistakes.milliseconds(key, value, 1..=LONGEST_MS);
+        }
+        if let Some(former) = self.asic_id_ms {
+            mistakes.milliseconds("asic_id_ms", former, 1..=LONGEST_MS);
         }
         let may_be_zero = [
             ("cut_delay_max_ms", self.cut_delay_max_ms),
@@ -120,6 +130,16 @@ impl BootSettings {
         ];
         for (key, value) in may_be_zero {
             mistakes.milliseconds(key, value, 0..=LONGEST_MS);
+        }
+        for mistake in self.family_settings().check().err().into_iter().flatten() {
+            let key = match mistake.key.as_str() {
+                "omap4.second_stage_ms" if self.second_stage_ms.is_some() => {
+                    "second_stage_ms".to_owned()
+                }
+                "omap4.boot_image_ms" if self.boot_image_ms.is_some() => "boot_image_ms".to_owned(),
+                key => format!("families.{key}"),
+            };
+            mistakes.add(key, mistake.text);
         }
         if !TRANSFER_BYTES.contains(&self.transfer_bytes)
             || !self.transfer_bytes.is_multiple_of(512)
@@ -140,6 +160,61 @@ impl BootSettings {
     }
 }
 
+impl BootSettings {
+    /// The ROM must have told who it is within this, in milliseconds.
+    #[must_use]
+    pub fn identify_ms(&self) -> u64 {
+        self.asic_id_ms.unwrap_or(self.identify_ms)
+    }
+
+    /// The families of boards, each with its own settings.
+    #[must_use]
+    pub fn families(&self) -> Families {
+        Families::new(&self.family_settings(), self.pacing())
+    }
+
+    fn family_settings(&self) -> FamilySettings {
+        let mut families = self.families.clone();
+        if let Some(ms) = self.second_stage_ms {
+            families.omap4.second_stage_ms = ms;
+        }
+        families.omap4.boot_image_ms = self.boot_image_ms.or(families.omap4.boot_image_ms);
+        families
+    }
+
+    /// How transfers are paced.
+    #[must_use]
+    pub fn pacing(&self) -> Pacing {
+        Pacing {
+            write_pause: ms(self.write_pause_ms),
+            read_pause: ms(self.read_pause_ms),
+            transfer_bytes: self.transfer_bytes,
+        }
+    }
+
+    /// What is written as it used to be, in words.
+    #[must_use]
+    pub fn former_keys(&self) -> Vec<String> {
+        [
+            ("asic_id_ms", self.asic_id_ms, "boot.identify_ms"),
+            (
+                "second_stage_ms",
+                self.second_stage_ms,
+                "boot.families.omap4.second_stage_ms",
+            ),
+            (
+                "boot_image_ms",
+                self.boot_image_ms,
+                "boot.families.omap4.boot_image_ms",
+            ),
+        ]
+        .into_iter()
+        .filter(|(_, value, _)| value.is_some())
+        .map(|(key, _, now)| format!("boot.{key} is now {now}; the former key is still read"))
+        .collect()
+    }
+}
+
 /// A USB vendor and product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -148,50 +223,6 @@ pub struct UsbId {
     pub vendor: u16,
     /// Product.
     pub product: u16,
-}
-
-/// Which board belongs on a slot's port, as far as its ASIC ID tells. Part of `[[slot]]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ExpectedBoard {
-    /// Its chip: `omap4430` or `omap4460`.
-    pub chip: Option<Chip>,
-    /// Its public ID, on parts that have one.
-    pub public_id: Option<PublicId>,
-}
-
-/// A chip's public ID: 40 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct PublicId(pub [u8; 20]);
-
-impl TryFrom<String> for PublicId {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let mut bytes = [0; 20];
-        hex::decode_to_slice(&text, &mut bytes)
-            .map_err(|_| "a public ID has 40 hexadecimal digits".to_owned())?;
-        Ok(Self(bytes))
-    }
-}
-
-impl From<PublicId> for String {
-    fn from(id: PublicId) -> Self {
-        id.to_string()
-    }
-}
-
-impl fmt::Display for PublicId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
-
-impl fmt::Debug for PublicId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
 }
 
 /// A setting in milliseconds as a duration.
@@ -218,6 +249,21 @@ mod tests {
     }
 
     #[test]
+    fn former_keys_are_read_and_named_with_their_new_places() {
+        let former: BootSettings =
+            toml::from_str("asic_id_ms = 7\nsecond_stage_ms = 8\nboot_image_ms = 9").unwrap();
+        assert_eq!(former.identify_ms(), 7);
+        let families = former.family_settings();
+        assert_eq!(families.omap4.second_stage_ms, 8);
+        assert_eq!(families.omap4.boot_image_ms, Some(9));
+        assert_eq!(former.former_keys().len(), 3);
+        let now = "identify_ms = 7\nfamilies.omap4 = { second_stage_ms = 8, boot_image_ms = 9 }";
+        let now: BootSettings = toml::from_str(now).unwrap();
+        assert_eq!(now.family_settings(), families);
+        assert!(now.former_keys().is_empty());
+    }
+
+    #[test]
     fn settings_out_of_range_name_their_key() {
         for (text, key) in [
             ("rom_window_ms = 0", "rom_window_ms"),
@@ -225,6 +271,12 @@ mod tests {
             ("cut_hold_ms = 3600001", "cut_hold_ms"),
             ("transfer_bytes = 1000", "transfer_bytes"),
             ("require_cut = \"presence\"", "require_cut"),
+            ("asic_id_ms = 0", "asic_id_ms"),
+            ("boot_image_ms = 0", "boot_image_ms"),
+            (
+                "families.omap4.second_stage_ms = 0",
+                "families.omap4.second_stage_ms",
+            ),
         ] {
             let settings: BootSettings = toml::from_str(text).unwrap();
             let problem = settings.check().unwrap_err().to_string();

@@ -3,20 +3,29 @@
 use panda_slot::BootNo;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use panda_board::Presence;
+use panda_board::family::{
+    self, Families, Family, FamilyError, FamilyFailure, Payload, Session, StepNote,
+};
 use panda_protocol::agent_toml::{self, AgentToml};
 use panda_protocol::boot_toml::{self, BootToml, Network};
+use panda_protocol::family::{FamilyName, RomUsb};
 use panda_protocol::manifest::Machine;
+use panda_protocol::omap4::BOOT_IMAGE;
 use panda_protocol::omap4::asic_id::Chip;
 use panda_protocol::omap4::bootimg;
+use panda_protocol::operators::{Identity, PublicId, Sent};
 use tokio::time::Instant;
 
-use super::asic::Identified;
-use super::bench::{GADGET, Script, TestBoard, asic_id, device, rom};
-use super::boot_image::Started;
+use super::board_in_memory::{GADGET, Script, TestBoard, asic_id, device, rom};
+use super::error::StepError;
 use super::evidence::Dark;
+use super::hand_over::Started;
+use super::identity::Identified;
 use super::rom::Rom;
 use super::*;
 use crate::identity::{KeyAndCertificate, new_boot_id};
@@ -71,7 +80,7 @@ fn boot_toml(image: &Image) -> BootToml {
 }
 
 async fn cut(board: &TestBoard, settings: BootSettings) -> Result<Evidence, Failure> {
-    order(Chain::new(board.bench(settings), BootNo::new(1)))
+    order(Chain::new(board.drivers(settings), BootNo::new(1)))
         .await?
         .evidence()
         .await
@@ -97,11 +106,7 @@ async fn identify(board: &TestBoard, expected: ExpectedBoard) -> Result<Identifi
 
 async fn start(board: &TestBoard, image: &Image) -> Result<Started, Failure> {
     let identified = identify(board, ExpectedBoard::default()).await?;
-    identified
-        .second_stage(image)
-        .await?
-        .boot_image(image, boot_toml(image))
-        .await
+    identified.hand_over(image, boot_toml(image)).await
 }
 
 fn failed<T: std::fmt::Debug>(result: Result<T, Failure>, step: &str) -> StepError {
@@ -132,10 +137,9 @@ async fn a_board_is_cut_evidenced_and_started_with_exactly_the_image() {
         boot.time_unix_ms > 1_600_000_000_000,
         "the time is put in when it is sent"
     );
-    assert_eq!(
-        board.second_stage(),
-        fs::read(directory.path().join("image/second-stage")).unwrap()
-    );
+    let stage = fs::read(directory.path().join("image/second-stage")).unwrap();
+    assert_eq!(board.second_stage()[..stage.len()], stage);
+    assert!(board.second_stage().len().is_multiple_of(512));
 
     let steps = board.steps();
     let names: Vec<&str> = steps.iter().map(|step| step.name.as_str()).collect();
@@ -367,7 +371,7 @@ async fn a_sense_of_the_rail_is_the_strongest_evidence_and_overrules_the_others(
         ..BootSettings::default()
     };
     let sensed =
-        |board: &TestBoard| Chain::new(board.sensed_bench(settings.clone()), BootNo::new(1));
+        |board: &TestBoard| Chain::new(board.sensed_drivers(settings.clone()), BootNo::new(1));
     let board = TestBoard::with_rail(Script::default(), true);
     let seen = order(sensed(&board)).await.unwrap().evidence().await;
     let Evidence::Enough(dark) = seen.unwrap() else {
@@ -454,7 +458,7 @@ async fn a_stale_arrival_or_another_device_is_no_rom() {
 #[tokio::test(start_paused = true)]
 async fn another_chip_or_board_than_the_slots_is_told_apart_and_not_retried() {
     let chip = ExpectedBoard {
-        chip: Some(Chip::Omap4460),
+        chip: Some("omap4460".parse().unwrap()),
         public_id: None,
     };
     let failure = identify(&TestBoard::new(Script::default()), chip)
@@ -466,9 +470,9 @@ async fn another_chip_or_board_than_the_slots_is_told_apart_and_not_retried() {
 
     let public_id = ExpectedBoard {
         chip: None,
-        public_id: Some(PublicId([7; 20])),
+        public_id: Some(PublicId::from_bytes(&[7; 20]).unwrap()),
     };
-    let failure = identify(&TestBoard::new(Script::default()), public_id)
+    let failure = identify(&TestBoard::new(Script::default()), public_id.clone())
         .await
         .unwrap_err();
     assert_eq!(failure.cause(), FailureCause::WrongChip);
@@ -479,8 +483,8 @@ async fn another_chip_or_board_than_the_slots_is_told_apart_and_not_retried() {
         asic_id: Some(id),
         ..Script::default()
     });
-    let found = identify(&board, public_id).await.unwrap();
-    assert_eq!(found.asic_id().board(), Some([7; 20]));
+    let found = identify(&board, public_id.clone()).await.unwrap();
+    assert_eq!(found.identity().public_id, public_id.public_id);
 }
 
 #[tokio::test(start_paused = true)]
@@ -496,7 +500,10 @@ async fn a_silent_rom_or_second_stage_is_given_up_within_its_time() {
     let rom = arrive(&board, settings.clone()).await.unwrap();
     let began = Instant::now();
     failed(rom.identify(&ExpectedBoard::default()).await, "asic id");
-    assert_eq!(began.elapsed(), Duration::from_millis(settings.asic_id_ms));
+    assert_eq!(
+        began.elapsed(),
+        Duration::from_millis(settings.identify_ms())
+    );
 
     let board = TestBoard::new(Script {
         greeting: None,
@@ -504,18 +511,20 @@ async fn a_silent_rom_or_second_stage_is_given_up_within_its_time() {
     });
     let identified = identify(&board, ExpectedBoard::default()).await.unwrap();
     let began = Instant::now();
-    failed(identified.second_stage(&image).await, "second stage");
-    assert_eq!(
-        began.elapsed(),
-        Duration::from_millis(settings.second_stage_ms)
-    );
+    let handed = identified.hand_over(&image, boot_toml(&image)).await;
+    failed(handed, "second stage");
+    let second_stage_ms = settings.families.omap4.second_stage_ms;
+    assert!(began.elapsed() <= Duration::from_millis(second_stage_ms));
 
     let board = TestBoard::new(Script {
         greeting: Some(vec![1, 2, 3, 4]),
         ..Script::default()
     });
     let error = failed(start(&board, &image).await, "second stage");
-    assert!(matches!(error, StepError::BadMagic { got: 4 }), "{error}");
+    assert!(
+        error.to_string().contains("4 bytes that are not its magic"),
+        "{error}"
+    );
 
     let board = TestBoard::new(Script {
         releases: false,
@@ -550,4 +559,170 @@ async fn an_image_that_has_changed_on_the_disk_is_never_sent_whole() {
             .contains("has 1000 bytes, and its manifest says 200000"),
         "{error}"
     );
+}
+
+/// A second family, for tests: its ROM is that of no other.
+#[derive(Debug)]
+struct Other;
+
+#[async_trait]
+impl Family for Other {
+    fn name(&self) -> FamilyName {
+        FamilyName::named("other")
+    }
+
+    fn roms(&self) -> &'static [RomUsb] {
+        &[RomUsb {
+            vendor: 0x1f3a,
+            product: 0xefe8,
+            interface_class: 0xff,
+            endpoint_out: 0x01,
+            endpoint_in: 0x82,
+            chip: "other",
+        }]
+    }
+
+    async fn identify(&self, _: &mut Session<'_>) -> Result<Identity, FamilyError> {
+        Ok(Identity {
+            family: "other".parse().unwrap(),
+            chip: "other".parse().unwrap(),
+            rom_version: None,
+            public_id: None,
+        })
+    }
+
+    async fn hand_over(
+        &self,
+        board: &mut Session<'_>,
+        payload: &dyn Payload,
+    ) -> Result<Sent, FamilyFailure> {
+        // Its kernel goes over as it is; then the board leaves.
+        let step = family::step(board.steps, BOOT_IMAGE, Duration::from_secs(1), async {
+            let bytes = family::whole(payload, "kernel").await?.len() as u64;
+            let sha256 = payload.part("kernel").unwrap().sha256;
+            let sent = Sent { bytes, sha256 };
+            Ok((sent, StepNote::sent(sent)))
+        });
+        step.await
+    }
+
+    fn hand_over_limit(&self, _: u64) -> Duration {
+        Duration::from_secs(1)
+    }
+}
+
+/// A board with another family's ROM, in a rack that knows both; the slot's image is for `family`.
+fn with_other(board: &TestBoard, family: FamilyName) -> Arc<BoardParts> {
+    let settings = BootSettings::default();
+    let own = settings.families();
+    let own = own.named(FamilyName::default()).unwrap().clone();
+    let whole = board.drivers(settings.clone());
+    Arc::new(BoardParts {
+        power: whole.power.clone(),
+        port: whole.port.clone(),
+        sense: None,
+        families: Families::of(vec![own, Arc::new(Other)]),
+        family: Some(family),
+        settings,
+        journal: whole.journal.clone(),
+    })
+}
+
+async fn rom_of_both(board: &TestBoard, family: FamilyName) -> Result<Rom, Failure> {
+    let ordered = order(Chain::new(with_other(board, family), BootNo::new(1))).await?;
+    let Evidence::Enough(dark) = ordered.evidence().await? else {
+        panic!("the cut is shown");
+    };
+    dark.power_on().await?.rom().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rom_of_another_family_is_refused_by_name_and_not_retried() {
+    let other = device(0x1f3a, 0xefe8, 0xff, 1);
+    let (omap4, named_other) = (FamilyName::default(), FamilyName::named("other"));
+    for (on_port, image, found) in [(other, omap4, "other"), (rom(1), named_other, "omap4")] {
+        let board = TestBoard::new(Script {
+            after_on: vec![(1_000, on_port)],
+            ..Script::default()
+        });
+        let failure = rom_of_both(&board, image).await.unwrap_err();
+        assert_eq!(failure.cause(), FailureCause::WrongChip);
+        let text = failure.to_string();
+        assert!(
+            text.contains(&format!("a boot ROM of family {found} (")),
+            "{text}"
+        );
+        assert!(
+            text.contains(&format!("boards of family {image}")),
+            "{text}"
+        );
+        assert_eq!(
+            board.steps().last().unwrap().error.as_ref(),
+            Some(&failure.error().to_string())
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_family_walks_the_same_chain() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = image(directory.path());
+    let board = TestBoard::new(Script {
+        after_on: vec![
+            (1_000, device(0x1f3a, 0xefe8, 0xff, 1)),
+            (5_000, Presence::Empty),
+        ],
+        ..Script::default()
+    });
+    let rom = rom_of_both(&board, FamilyName::named("other"))
+        .await
+        .unwrap();
+    let identified = rom.identify(&ExpectedBoard::default()).await.unwrap();
+    assert_eq!(identified.identity().chip.as_str(), "other");
+    let started = identified
+        .hand_over(&image, boot_toml(&image))
+        .await
+        .unwrap();
+    assert_eq!(started.digest(), image.manifest().kernel.sha256);
+}
+
+#[test]
+fn no_file_of_the_chain_needs_one_that_needs_it() {
+    use std::collections::BTreeMap;
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/boot");
+    let mut needs: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for entry in fs::read_dir(&directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        if ["mod", "tests", "board_in_memory"].contains(&name.as_str()) {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        let code: Vec<&str> = code
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .collect();
+        let code = code.join("\n");
+        let after = code.split("super::").skip(1);
+        let files = after.map(|rest| {
+            rest.split(|c: char| !c.is_alphanumeric() && c != '_')
+                .next()
+                .unwrap()
+                .to_owned()
+        });
+        needs.insert(name.clone(), files.filter(|file| *file != name).collect());
+    }
+    // What needs nothing that is left goes first; a circle never does.
+    while !needs.is_empty() {
+        let known: Vec<String> = needs.keys().cloned().collect();
+        let free = needs
+            .iter()
+            .find(|(_, files)| !files.iter().any(|file| known.contains(file)));
+        let free = free.map(|(name, _)| name.clone());
+        let Some(free) = free else {
+            panic!("these need each other: {needs:?}");
+        };
+        needs.remove(&free);
+    }
 }

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use panda_protocol::family::{FamilyName, Store};
 use panda_protocol::launchpad::Dialect;
 use panda_protocol::manifest::Machine;
 use serde_json::json;
@@ -55,6 +56,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         image: image.id().to_string(),
         machine: image.manifest().machine,
         arch: image.manifest().arch.clone(),
+        family: image.manifest().family,
     };
     if args.json {
         say(&summary.json(&budget)?)?;
@@ -63,7 +65,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
             say(&line)?;
         }
     }
-    for warning in &budget.warnings {
+    for warning in config.boot.former_keys().iter().chain(&budget.warnings) {
         eprintln!("pandabuildd: warning: {warning}");
     }
     Ok(Exit::Done)
@@ -90,6 +92,7 @@ struct Summary {
     image: String,
     machine: Machine,
     arch: String,
+    family: FamilyName,
 }
 
 impl Summary {
@@ -115,6 +118,8 @@ impl Summary {
             "image": self.image,
             "machine": self.machine(),
             "arch": self.arch,
+            "family": self.family,
+            "stores": self.stores(),
             "budget": serde_json::to_value(budget)?,
             "cold_ms": budget.cold_ms(),
         }))?)
@@ -166,7 +171,22 @@ impl Summary {
             "all {slots} from cold: {} on the wires",
             seconds(budget.cold_ms())
         ));
+        lines.push(String::new());
+        lines.push(format!(
+            "what survives a power cut on boards of family {}",
+            self.family
+        ));
+        for store in self.stores() {
+            lines.push(format!("  {}: {}", store.store, store.state));
+            lines.push(format!("    closed by: {}", store.closed_by));
+            lines.push(format!("    noticed by: {}", store.noticed_by));
+        }
         lines
+    }
+
+    /// The family's persistence inventory.
+    fn stores(&self) -> &'static [Store] {
+        self.family.facts().map_or(&[], |facts| facts.stores)
     }
 }
 

@@ -33,6 +33,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         Ok(ready) => ready,
         Err(error) => return refuse(error),
     };
+    for former in config.boot.former_keys() {
+        tracing::warn!("{former}");
+    }
     let lock = StateLock::take(&config.rack.state_dir)?;
     let rack = Rack::start_at(config, ready, lock, sockets).await?;
     for (slot, url) in rack.urls() {

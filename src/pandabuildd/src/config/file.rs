@@ -160,8 +160,23 @@ impl<T> Room<'_, T> {
 
 /// Where a key's value is, or `otherwise`.
 pub(super) fn place(table: Option<&DeTable<'_>>, key: &str, otherwise: usize) -> usize {
-    let written = table.and_then(|table| table.get(key));
-    written.map_or(otherwise, |value| value.span().start)
+    let Some(table) = table else {
+        return otherwise;
+    };
+    if let Some(value) = table.get(key) {
+        return value.span().start;
+    }
+    // Of a table in the table: `families.omap4.second_stage_ms`.
+    let Some((outer, inner)) = key.split_once('.') else {
+        return otherwise;
+    };
+    match table
+        .get(outer)
+        .map(|value| (value.span(), value.get_ref()))
+    {
+        Some((span, DeValue::Table(table))) => place(Some(table), inner, span.start),
+        _ => otherwise,
+    }
 }
 
 fn slots<'a>(document: &'a DeTable<'a>, found: &mut Found<'_>) -> Vec<FileSlot<'a>> {

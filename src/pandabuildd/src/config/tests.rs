@@ -118,7 +118,11 @@ fn the_example_shows_every_key() {
         let error = parse(&with).unwrap_err().to_string();
         let (_, known) = error.split_once("expected ").unwrap();
         let keys = known.split('`').skip(1).step_by(2);
-        let missing = keys.filter(|key| !shown(table, key));
+        // Read, with a warning, where they used to stand.
+        let former = ["asic_id_ms", "second_stage_ms", "boot_image_ms"];
+        let keys = keys.filter(|key| table != "boot" || !former.contains(key));
+        let tables = |key: &str| text.contains(&format!("\n[{table}.{key}."));
+        let missing = keys.filter(|key| !shown(table, key) && !tables(key));
         missing_keys.extend(missing.map(|key| format!("[{table}] {key}")));
     }
     assert_eq!(missing_keys, Vec::<String>::new());

@@ -50,7 +50,7 @@ impl Assembly<'_> {
             link_listen: settings.link_listen(),
             depot_address: self.config.depot.address(),
             network: settings.network(),
-            expected: settings.board,
+            expected: settings.board.clone(),
             power: failpoint::power::guarded(drivers.power),
             port: drivers.port,
             sense: drivers.sense,

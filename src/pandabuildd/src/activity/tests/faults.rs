@@ -201,6 +201,9 @@ impl Pipe for WirePipe {
     }
 }
 
+/// The hand-over of an image that is not large, all its steps together.
+const HAND_OVER_MS: u64 = 130_000;
+
 /// A slot of `attempts` attempts can be no longer on its way to its end.
 fn bound(boot: &BootSettings, attempts: u32) -> Duration {
     let steps = [
@@ -208,9 +211,8 @@ fn bound(boot: &BootSettings, attempts: u32) -> Duration {
         boot.port_clears_ms + boot.cut_hold_ms,
         boot.power_ms,
         boot.rom_window_ms,
-        boot.asic_id_ms,
-        boot.second_stage_ms,
-        boot.boot_image_ms,
+        boot.identify_ms(),
+        HAND_OVER_MS,
         boot.port_released_ms,
         boot.handshake_ms,
     ];

@@ -1,7 +1,7 @@
 //! Cuts that only the image's gadget can show, and boots that bring it up for the next one.
 
 use super::*;
-use crate::boot::bench::{GADGET, device};
+use crate::boot::board_in_memory::{GADGET, device};
 
 fn demanding() -> BootSettings {
     BootSettings {

@@ -14,12 +14,14 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use async_trait::async_trait;
 use panda_board::driver::Machine;
-use panda_protocol::omap4::asic_id::Chip;
-use panda_protocol::operators::{GetBoots, StepName};
+use panda_protocol::family::chip_name;
+use panda_protocol::operators::{GetBoots, Identity, PublicId, StepName};
 use panda_slot::BootNo;
 use toml_edit::{DocumentMut, Item, Table, value};
 
-use crate::boot::{Bench, BootSettings, Chain, Evidence, ExpectedBoard, Journal, Told, order};
+use crate::boot::{
+    BoardParts, BootSettings, Chain, Evidence, ExpectedBoard, Journal, describe, order, read_back,
+};
 use crate::cli::{Exit, interrupted, say};
 use crate::config::{Config, SlotSettings};
 use crate::ledger::{Grade, Step};
@@ -70,7 +72,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     };
     let outcome = agree(&slot.board, &asked, args.replace)?;
     if outcome == Recorded::Already {
-        say(&format!("{}: {asked}: recorded already", args.slot))?;
+        say(&format!(
+            "{}: {}: recorded already",
+            args.slot,
+            describe(&asked)
+        ))?;
         return Ok(Exit::Done);
     }
     let text =
@@ -80,8 +86,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     Config::parse(&text, &args.config).context("the changed configuration")?;
     replace_file(&args.config, &text)?;
     say(&format!(
-        "{}: {asked}: recorded in {}",
+        "{}: {}: recorded in {}",
         args.slot,
+        describe(&asked),
         args.config.display()
     ))?;
     if asked.public_id.is_none() {
@@ -95,7 +102,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
 }
 
 /// What the board's ROM says, or has said at its last boot.
-async fn told(config: &Config, slot: &SlotSettings) -> anyhow::Result<Told> {
+async fn told(config: &Config, slot: &SlotSettings) -> anyhow::Result<Identity> {
     let lock = match StateLock::take(&config.rack.state_dir) {
         Ok(lock) => lock,
         Err(RackError::InUse { .. }) => return from_daemon(config, slot.name.get_ref()).await,
@@ -106,7 +113,7 @@ async fn told(config: &Config, slot: &SlotSettings) -> anyhow::Result<Told> {
     told
 }
 
-async fn from_daemon(config: &Config, slot: &str) -> anyhow::Result<Told> {
+async fn from_daemon(config: &Config, slot: &str) -> anyhow::Result<Identity> {
     let daemon = Daemon::at(config.operators.socket_of(&config.rack.state_dir));
     let request = GetBoots {
         slot: Some(slot.to_owned()),
@@ -115,7 +122,7 @@ async fn from_daemon(config: &Config, slot: &str) -> anyhow::Result<Told> {
     let answer = daemon.ask(&request, Duration::ZERO).await?;
     let steps = answer.boots.iter().flat_map(|boot| &boot.steps);
     let mut ids = steps.filter(|step| step.name == StepName::Identity && step.error.is_none());
-    ids.find_map(|step| step.detail.parse().ok()).with_context(|| {
+    ids.find_map(|step| read_back(&step.detail)).with_context(|| {
         format!(
             "no boot ROM of slot {slot} has told its ID to this daemon yet; have it reset (`pandabuildd reset {slot}`), or \
              stop the daemon and run this again"
@@ -124,7 +131,7 @@ async fn from_daemon(config: &Config, slot: &str) -> anyhow::Result<Told> {
 }
 
 /// Cuts the board's power, and asks it as a reset would.
-async fn from_board(config: &Config, slot: &SlotSettings) -> anyhow::Result<Told> {
+async fn from_board(config: &Config, slot: &SlotSettings) -> anyhow::Result<Identity> {
     let alone = Config {
         slots: vec![slot.clone()],
         ..config.clone()
@@ -132,10 +139,12 @@ async fn from_board(config: &Config, slot: &SlotSettings) -> anyhow::Result<Told
     let mut made = drivers::make(&alone, Machine::default()).await?;
     let made = made.pop().context("the slot has no drivers")?;
     let power = made.power.clone();
-    let bench = Arc::new(Bench {
+    let drivers = Arc::new(BoardParts {
         power: made.power,
         port: made.port,
         sense: made.sense,
+        families: config.boot.families(),
+        family: None,
         settings: BootSettings {
             // Nothing is built on it, and a board that was off has no gadget to see leaving.
             require_cut: Grade::Readback,
@@ -144,7 +153,7 @@ async fn from_board(config: &Config, slot: &SlotSettings) -> anyhow::Result<Told
         journal: Arc::new(Shown),
     });
     let asked = async {
-        let dark = match order(Chain::new(bench, BootNo::new(0)))
+        let dark = match order(Chain::new(drivers, BootNo::new(0)))
             .await?
             .evidence()
             .await?
@@ -157,7 +166,7 @@ async fn from_board(config: &Config, slot: &SlotSettings) -> anyhow::Result<Told
     };
     let identified = asked.await;
     power.off().await.context("the board still has power")?;
-    Ok(Told::from(identified?.asic_id()))
+    Ok(identified?.identity().clone())
 }
 
 /// Shows each step.
@@ -180,32 +189,34 @@ enum Recorded {
 }
 
 /// Whether the board is what is recorded of the slot; another is refused, unless it shall take its place.
-fn agree(known: &ExpectedBoard, told: &Told, replace: bool) -> anyhow::Result<Recorded> {
-    let chip = known.chip.is_none_or(|chip| chip == told.chip);
-    let id = known.public_id.is_none_or(|id| told.public_id == Some(id));
-    if known.chip == Some(told.chip) && known.public_id == told.public_id {
+fn agree(known: &ExpectedBoard, told: &Identity, replace: bool) -> anyhow::Result<Recorded> {
+    let chip = known
+        .chip
+        .is_none_or(|chip| chip.as_str() == told.chip.as_str());
+    let id = known.public_id.is_none() || known.public_id == told.public_id;
+    if known.chip.is_some() && chip && known.public_id == told.public_id {
         return Ok(Recorded::Already);
     }
     ensure!(
         (chip && id) || replace,
         "the board on the slot's port is another than the recorded one: it is {}, {}, and recorded is {}, {}; if it was \
          exchanged on purpose, give --replace",
-        told.chip,
+        chip_name(told.chip.as_str()),
         public_id(told.public_id.as_ref()),
         known
             .chip
-            .map_or_else(|| "any chip".to_owned(), |chip| chip.to_string()),
+            .map_or("any chip", |chip| chip_name(chip.as_str())),
         public_id(known.public_id.as_ref()),
     );
     Ok(Recorded::New)
 }
 
-fn public_id(id: Option<&crate::boot::PublicId>) -> String {
+fn public_id(id: Option<&PublicId>) -> String {
     id.map_or_else(|| "no public ID".to_owned(), |id| format!("public ID {id}"))
 }
 
 /// The text of `rack.toml` with the board in the slot's table; everything else stays as it is.
-fn with_board(text: &str, slot: &str, told: &Told) -> anyhow::Result<String> {
+fn with_board(text: &str, slot: &str, told: &Identity) -> anyhow::Result<String> {
     let mut document: DocumentMut = text.parse()?;
     let slots = document
         .get_mut("slot")
@@ -221,11 +232,7 @@ fn with_board(text: &str, slot: &str, told: &Told) -> anyhow::Result<String> {
     let board = board
         .as_table_like_mut()
         .context("slot.board is no table")?;
-    let chip = match told.chip {
-        Chip::Omap4430 => "omap4430",
-        Chip::Omap4460 => "omap4460",
-    };
-    board.insert("chip", value(chip));
+    board.insert("chip", value(told.chip.as_str()));
     match &told.public_id {
         Some(id) => {
             board.insert("public_id", value(id.to_string()));
@@ -261,13 +268,17 @@ fn replace_file(path: &Path, text: &str) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boot::PublicId;
 
-    fn told(public_id: Option<u8>) -> Told {
-        Told {
-            chip: Chip::Omap4430,
-            rom_version: 4,
-            public_id: public_id.map(|byte| PublicId([byte; 20])),
+    fn id(byte: u8) -> PublicId {
+        PublicId::from_bytes(&[byte; 20]).unwrap()
+    }
+
+    fn told(public_id: Option<u8>) -> Identity {
+        Identity {
+            family: "omap4".parse().unwrap(),
+            chip: "omap4430".parse().unwrap(),
+            rom_version: Some(4),
+            public_id: public_id.map(id),
         }
     }
 
@@ -307,9 +318,9 @@ mod tests {
     fn another_board_than_the_recorded_one_is_refused_with_both_shown() {
         let known = |chip, public_id: Option<u8>| ExpectedBoard {
             chip,
-            public_id: public_id.map(|byte| PublicId([byte; 20])),
+            public_id: public_id.map(id),
         };
-        let (four, six) = (Some(Chip::Omap4430), Some(Chip::Omap4460));
+        let (four, six) = ("omap4430".parse().ok(), "omap4460".parse().ok());
         assert_eq!(
             agree(&known(None, None), &told(None), false).unwrap(),
             Recorded::New

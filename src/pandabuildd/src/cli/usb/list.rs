@@ -4,16 +4,19 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use async_trait::async_trait;
 use panda_board::Port as _;
+use panda_board::family::{EndedStep, Session, Steps};
 use panda_board::usb::{
     Authorized, ListedDevice, ListedHub, ListedPort, PortPath, Sysfs, Usb, list,
 };
+use panda_protocol::family::chip_name;
 use panda_protocol::hub_power::Switching;
+use panda_protocol::operators::Identity;
 use serde::Serialize;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use crate::boot::paced::Paced;
-use crate::boot::{BootSettings, Told, talk};
+use crate::boot::BootSettings;
 use crate::cli::{Exit, say};
 
 /// A ROM must have told its ID within this.
@@ -61,16 +64,17 @@ struct Device {
     authorized: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     chip: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    asic: Option<Asic>,
+    /// Programs know it by this name.
+    #[serde(rename = "asic", skip_serializing_if = "Option::is_none")]
+    rom: Option<Rom>,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
-struct Asic {
+struct Rom {
     chip: String,
-    rom_version: u8,
+    rom_version: u32,
     /// None where it is all zeros.
     public_id: Option<String>,
 }
@@ -116,11 +120,11 @@ async fn ask(usb: &Usb, line: &mut Line) {
         return;
     }
     let Ok(path) = line.port.parse() else { return };
-    match asic_id(usb, &path).await {
+    match identity(usb, &path).await {
         Ok(told) => {
-            device.asic = Some(Asic {
-                chip: told.chip.to_string(),
-                rom_version: told.rom_version,
+            device.rom = Some(Rom {
+                chip: chip_name(told.chip.as_str()).to_owned(),
+                rom_version: told.rom_version.unwrap_or_default(),
                 public_id: told.public_id.map(|id| id.to_string()),
             });
         }
@@ -128,20 +132,36 @@ async fn ask(usb: &Usb, line: &mut Line) {
     }
 }
 
-async fn asic_id(usb: &Usb, path: &PortPath) -> Result<Told, String> {
+async fn identity(usb: &Usb, path: &PortPath) -> Result<Identity, String> {
     let port = usb.port(path);
-    let arrival = match *port.watch().borrow() {
-        panda_board::Presence::Device(device) => device.arrival,
-        _ => return Err("it has just left".to_owned()),
+    let panda_board::Presence::Device(device) = *port.watch().borrow() else {
+        return Err("it has just left".to_owned());
     };
-    let pipe = port
-        .open(arrival)
-        .await
-        .map_err(|error| error.to_string())?;
-    let mut paced = Paced::new(pipe, &BootSettings::default());
-    let id = talk::ask_asic_id(&mut paced, Instant::now() + ASK).await;
-    id.map(|id| Told::from(&id))
-        .map_err(|error| error.to_string())
+    let families = BootSettings::default().families();
+    let family = families.of_rom(device).ok_or("it is no boot ROM")?;
+    let opened = port.open(device.arrival).await;
+    let mut pipe = opened.map_err(|error| error.to_string())?;
+    let mut arrival = device.arrival;
+    let mut session = Session {
+        pipe: &mut pipe,
+        deadline: Instant::now() + ASK,
+        steps: &NoSteps,
+        port: &port,
+        arrival: &mut arrival,
+    };
+    let asked = timeout(ASK, family.identify(&mut session)).await;
+    let asked = asked.map_err(|_| format!("it does not tell who it is within {ASK:?}"))?;
+    asked.map_err(|error| error.to_string())
+}
+
+/// Nothing is handed over.
+struct NoSteps;
+
+#[async_trait]
+impl Steps for NoSteps {
+    async fn ended(&self, _: EndedStep) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 fn shown(hub: &ListedHub) -> Hub {
@@ -192,7 +212,7 @@ fn described(device: &ListedDevice) -> Device {
             Authorized::Unknown => None,
         },
         chip: device.chip,
-        asic: None,
+        rom: None,
         problem: device
             .not_rom
             .as_ref()
@@ -238,11 +258,11 @@ fn device_told(device: &Device) -> String {
     if device.authorized == Some(false) {
         text += ", not authorised";
     }
-    if let Some(asic) = &device.asic {
-        let id = asic.public_id.as_deref().unwrap_or(NO_PUBLIC_ID);
+    if let Some(rom) = &device.rom {
+        let id = rom.public_id.as_deref().unwrap_or(NO_PUBLIC_ID);
         text += &format!(
             "; chip {}, ROM version {}, public ID {id}",
-            asic.chip, asic.rom_version
+            rom.chip, rom.rom_version
         );
     }
     if let Some(problem) = &device.problem {
@@ -297,7 +317,7 @@ mod tests {
     #[test]
     fn people_see_every_port_with_what_is_on_it_and_what_could_not_be_asked() {
         let mut hub = hub();
-        hub.ports[0].device.as_mut().unwrap().asic = Some(Asic {
+        hub.ports[0].device.as_mut().unwrap().rom = Some(Rom {
             chip: "OMAP4430".into(),
             rom_version: 4,
             public_id: None,

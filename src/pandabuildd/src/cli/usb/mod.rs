@@ -15,7 +15,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Show hubs, their ports and what is on them; boot ROMs with their ASIC ID
+    /// Show hubs, their ports and what is on them; boot ROMs with what they say of their chip
     List(list::Args),
     /// Record which board is on a slot's port, so that another one is refused
     Learn(learn::Args),

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use panda_board::{Device, Pipe, PipeError, Port, Power, PowerError, PowerState, Presence};
+use panda_protocol::family::FamilyName;
 use panda_protocol::omap4::asic_id::{AsicId, Chip};
 use panda_protocol::omap4::{aboot, rom};
 use panda_slot::BootNo;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::chain::{Bench, Journal, Sense};
+use super::chain::{BoardParts, Journal, Sense};
 use super::settings::{BootSettings, UsbId};
 use crate::ledger::Step;
 
@@ -114,23 +115,27 @@ impl TestBoard {
         }))
     }
 
-    pub(crate) fn bench(&self, settings: BootSettings) -> Arc<Bench> {
+    pub(crate) fn drivers(&self, settings: BootSettings) -> Arc<BoardParts> {
         let board = Arc::new(self.clone());
-        Arc::new(Bench {
+        Arc::new(BoardParts {
             power: board.clone(),
             port: board.clone(),
             sense: None,
+            families: settings.families(),
+            family: Some(FamilyName::default()),
             settings,
             journal: board,
         })
     }
 
-    pub(crate) fn sensed_bench(&self, settings: BootSettings) -> Arc<Bench> {
+    pub(crate) fn sensed_drivers(&self, settings: BootSettings) -> Arc<BoardParts> {
         let board = Arc::new(self.clone());
-        Arc::new(Bench {
+        Arc::new(BoardParts {
             power: board.clone(),
             port: board.clone(),
             sense: Some(board.clone()),
+            families: settings.families(),
+            family: Some(FamilyName::default()),
             settings,
             journal: board,
         })
