@@ -11,8 +11,8 @@
 //!
 //! # Layout
 //! - `link`: the authenticated connection to one board's agent in one boot
-//! - [`prove`]: a board that has run nothing proves itself again
-//! - [`dispatch`], [`follow`], [`collect`], [`abort`]: a build's life on its board
+//! - [mod@prove]: a board that has run nothing proves itself again
+//! - [mod@dispatch], [mod@follow], [mod@collect], [mod@abort]: a build's life on its board
 //! - `log`: the build log on its way here; `extras`: what else the worker says of its build; `results`: a
 //!   slot's results on the master's disk
 
