@@ -35,14 +35,14 @@ impl Bench {
         self.directory.path().join(name)
     }
 
-    fn packer(&self) -> Packer {
-        let output = self.path("output/chroot.tar");
-        Packer::begin(&output, Compression::None).unwrap()
+    fn packer(&self, compression: Compression) -> Packer {
+        Packer::begin(&self.path("output/chroot.tar"), compression).unwrap()
     }
 
     fn start(&self) -> Bootstrap {
         let arguments = vec![self.path("").into_os_string()];
-        Bootstrap::start(&self.tools, arguments, self.packer()).unwrap()
+        let packer = self.packer(Compression::None);
+        Bootstrap::start(&self.tools, arguments, packer).unwrap()
     }
 
     /// What is in mmdebstrap's place and beside the tarball's.
@@ -142,7 +142,8 @@ async fn one_that_does_not_heed_it_is_killed_with_all_its_programs() {
     assert_eq!(running.collect::<Vec<_>>(), Vec::<String>::new());
 }
 
-/// The real mmdebstrap, thirty times, with as few packages as it can. Needs root and a mirror:
+/// The real mmdebstrap, thirty times, with as few packages as it can. Whether it hangs up is a matter of moments, and rare
+/// with so small an archive: what shows the fault each time are the programs above. Needs root and a mirror:
 /// `cargo test -p panda-image thirty -- --ignored --nocapture`, best beside other work.
 #[tokio::test]
 #[ignore = "needs root, mmdebstrap and a mirror"]
@@ -164,7 +165,14 @@ async fn the_real_mmdebstrap_ends_well_thirty_times_and_leaves_nothing() {
         arguments.extend([OsString::from(&suite), "-".into()]);
         arguments.extend(tries[0].mirrors.iter().map(OsString::from));
         let began = std::time::Instant::now();
-        let bootstrap = Bootstrap::start(&bench.tools, arguments, bench.packer()).unwrap();
+        // Archives that end anywhere in tar's last record: its padding is what is left unread.
+        let hook = format!(
+            "--customize-hook=head -c {} /dev/zero >\"$1/pad\"",
+            number * 512
+        );
+        arguments.insert(0, hook.into());
+        let packer = bench.packer(Compression::Zstd);
+        let bootstrap = Bootstrap::start(&bench.tools, arguments, packer).unwrap();
         let ended = bootstrap.end(&mut std::future::pending()).await.unwrap();
         let (packer, result) = ended.expect("not interrupted");
         println!(
