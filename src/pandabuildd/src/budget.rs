@@ -30,71 +30,71 @@ const RECORD_PAYLOAD: (u64, u64) = (16_384, 16_406);
 
 /// How fast a rack's wires are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rates {
+pub(crate) struct Rates {
     /// The master's network port.
-    pub link_mbit_per_s: u32,
+    pub(crate) link_mbit_per_s: u32,
     /// The USB host that the boards are at.
-    pub usb_mbit_per_s: u32,
+    pub(crate) usb_mbit_per_s: u32,
 }
 
 /// What moves, and how long that takes. Times are in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Budget {
+pub(crate) struct Budget {
     /// The slots that move at once.
-    pub slots: u64,
+    pub(crate) slots: u64,
     /// The parts of the image.
-    pub parts: Vec<Moved>,
+    pub(crate) parts: Vec<Moved>,
     /// A boot over USB.
-    pub usb: Wire,
+    pub(crate) usb: Wire,
     /// A boot over the network.
-    pub link: Wire,
+    pub(crate) link: Wire,
     /// A build's inputs, where they were asked about.
-    pub inputs: Option<Inputs>,
+    pub(crate) inputs: Option<Inputs>,
     /// Times of `rack.toml` that are shorter than what they allow for.
-    pub warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// One part of a boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Moved {
+pub(crate) struct Moved {
     /// Its key in the image's manifest.
-    pub part: String,
+    pub(crate) part: String,
     /// Its bytes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Whether it moves over the network; over USB otherwise.
-    pub over_link: bool,
+    pub(crate) over_link: bool,
 }
 
 /// What one wire moves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Wire {
+pub(crate) struct Wire {
     /// Its rate.
-    pub mbit_per_s: u32,
+    pub(crate) mbit_per_s: u32,
     /// What moves for one slot.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// For one slot alone.
-    pub one_ms: u64,
+    pub(crate) one_ms: u64,
     /// For all at once.
-    pub all_ms: u64,
+    pub(crate) all_ms: u64,
 }
 
 /// A build's inputs on a rack that has none of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Inputs {
+pub(crate) struct Inputs {
     /// Their bytes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// From Launchpad to the master, once for all slots.
-    pub in_ms: u64,
+    pub(crate) in_ms: u64,
     /// From the master to one slot's board.
-    pub one_ms: u64,
+    pub(crate) one_ms: u64,
     /// From the master to all boards at once.
-    pub all_ms: u64,
+    pub(crate) all_ms: u64,
 }
 
 impl Budget {
     /// Of `slots` slots that boot the image of `manifest`; `inputs` is what a build is given, in bytes.
     #[must_use]
-    pub fn of(
+    pub(crate) fn of(
         manifest: &Manifest,
         slots: usize,
         rates: Rates,
@@ -186,7 +186,7 @@ impl Budget {
 
     /// From cold, until every board has booted and has its inputs: boots and inputs one after the other.
     #[must_use]
-    pub fn cold_ms(&self) -> u64 {
+    pub(crate) fn cold_ms(&self) -> u64 {
         let inputs = self.inputs.as_ref();
         let inputs = inputs.map_or(0, |inputs| inputs.in_ms.saturating_add(inputs.all_ms));
         self.usb

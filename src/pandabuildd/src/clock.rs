@@ -3,6 +3,6 @@
 
 /// Now, in milliseconds since 1970 UTC.
 #[must_use]
-pub fn now_unix_ms() -> i64 {
+pub(crate) fn now_unix_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }

@@ -13,9 +13,9 @@ use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use crate::failpoint::{self, Point};
 
 /// File name of the master's key in the state directory.
-pub const MASTER_KEY: &str = "master.key";
+pub(crate) const MASTER_KEY: &str = "master.key";
 /// File name of the master's certificate in the state directory.
-pub const MASTER_CERTIFICATE: &str = "master.crt";
+pub(crate) const MASTER_CERTIFICATE: &str = "master.crt";
 /// Random bytes in a boot's id; its text is twice as long.
 const BOOT_ID_BYTES: usize = 16;
 /// The most bytes of the master's files; one of ours has a few hundred.
@@ -23,7 +23,7 @@ const MAX_PEM: u64 = 64 * 1024;
 
 /// Why an identity could not be made or read.
 #[derive(Debug, thiserror::Error)]
-pub enum IdentityError {
+pub(crate) enum IdentityError {
     /// A file in the state directory.
     #[error("{path}: {source}")]
     File {
@@ -50,11 +50,11 @@ pub enum IdentityError {
 
 /// A key pair with its certificate, both PEM. `Debug` does not show the key.
 #[derive(Clone, PartialEq, Eq)]
-pub struct KeyAndCertificate {
+pub(crate) struct KeyAndCertificate {
     /// The private key.
-    pub key_pem: String,
+    pub(crate) key_pem: String,
     /// The certificate.
-    pub certificate_pem: String,
+    pub(crate) certificate_pem: String,
 }
 
 impl fmt::Debug for KeyAndCertificate {
@@ -68,7 +68,7 @@ impl KeyAndCertificate {
     ///
     /// # Errors
     /// No randomness.
-    pub fn make() -> Result<Self, IdentityError> {
+    pub(crate) fn make() -> Result<Self, IdentityError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let certificate = CertificateParams::new(vec!["panda".to_owned()])?.self_signed(&key)?;
         Ok(Self {
@@ -82,7 +82,7 @@ impl KeyAndCertificate {
     ///
     /// # Errors
     /// Files that cannot be read or written, or that hold something else.
-    pub fn master(state: &Path) -> Result<Self, IdentityError> {
+    pub(crate) fn master(state: &Path) -> Result<Self, IdentityError> {
         let key_path = state.join(MASTER_KEY);
         let certificate_path = state.join(MASTER_CERTIFICATE);
         match (read_pem(&key_path)?, read_pem(&certificate_path)?) {
@@ -120,7 +120,7 @@ impl KeyAndCertificate {
 ///
 /// # Errors
 /// No randomness.
-pub fn new_boot_id() -> Result<String, IdentityError> {
+pub(crate) fn new_boot_id() -> Result<String, IdentityError> {
     let mut bytes = [0; BOOT_ID_BYTES];
     fill_random(&mut bytes)?;
     Ok(hex::encode(bytes))
@@ -130,7 +130,7 @@ pub fn new_boot_id() -> Result<String, IdentityError> {
 ///
 /// # Errors
 /// The system gives none.
-pub fn fill_random(bytes: &mut [u8]) -> Result<(), IdentityError> {
+pub(crate) fn fill_random(bytes: &mut [u8]) -> Result<(), IdentityError> {
     let provider = rustls::crypto::ring::default_provider();
     provider
         .secure_random

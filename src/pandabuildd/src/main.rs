@@ -19,9 +19,6 @@
 //! - `webservice`: tells Launchpad's web service what became of a reset
 //! - `cli`: one file a subcommand
 
-// While its rooms are being rebuilt: the compiler sees dead code all the same.
-#![allow(unreachable_pub)]
-
 mod activity;
 mod boot;
 mod budget;

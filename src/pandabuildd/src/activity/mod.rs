@@ -43,14 +43,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use self::common::Common;
-pub use self::parts::Parts;
+pub(crate) use self::parts::Parts;
 
 /// Where an activity sends what happened.
-pub type Events = mpsc::UnboundedSender<Event>;
+pub(crate) type Events = mpsc::UnboundedSender<Event>;
 
 /// Something that is done to a slot's board. At most one runs at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Activity {
+pub(crate) enum Activity {
     /// Cuts power and gathers evidence; ends with `CutSeen`, `CutWeak` or `CutFailed`.
     Cut {
         /// The boot that begins with this cut.
@@ -113,7 +113,7 @@ impl Activity {
     /// What is reported in its stead should it end without a report: a bug, or a panic, must not hang
     /// the slot.
     #[must_use]
-    pub fn unreported(&self) -> Option<Event> {
+    pub(crate) fn unreported(&self) -> Option<Event> {
         let broken = |what: &str| {
             format!(
                 "an internal error of the daemon: {what} ended without a report; its log says more"
@@ -139,7 +139,7 @@ impl Activity {
 }
 
 /// What the slot's task needs of the world: the activities of its board, and what is let go beside them.
-pub trait Activities: Send + Sync + 'static {
+pub(crate) trait Activities: Send + Sync + 'static {
     /// Starts an activity and returns at once with its task, which the slot's task aborts when a later
     /// effect cancels it.
     fn start(&self, activity: Activity, events: Events) -> JoinHandle<()>;
@@ -155,7 +155,7 @@ pub trait Activities: Send + Sync + 'static {
 
 /// The activities of one slot's board. Cheap to clone.
 #[derive(Clone)]
-pub struct BoardActivities {
+pub(crate) struct BoardActivities {
     common: Arc<Common>,
 }
 
@@ -172,14 +172,14 @@ impl BoardActivities {
     ///
     /// # Errors
     /// A master's certificate that cannot be used.
-    pub fn new(parts: Parts) -> Result<Self, PinnedError> {
+    pub(crate) fn new(parts: Parts) -> Result<Self, PinnedError> {
         let common = Arc::new(Common::new(parts)?);
         Ok(Self { common })
     }
 
     /// What the agent of the last proven boot said of itself: architecture and build types.
     #[must_use]
-    pub fn report(&self) -> Option<Report> {
+    pub(crate) fn report(&self) -> Option<Report> {
         self.common.report()
     }
 }

@@ -16,41 +16,41 @@ use crate::ledger::Ledger;
 use panda_image::Image;
 
 /// Everything that one slot's activities need.
-pub struct Parts {
+pub(crate) struct Parts {
     /// The slot's name.
-    pub slot: String,
+    pub(crate) slot: String,
     /// Where the board's agent is reached.
-    pub link: SocketAddr,
+    pub(crate) link: SocketAddr,
     /// Where it is told to listen.
-    pub link_listen: SocketAddr,
+    pub(crate) link_listen: SocketAddr,
     /// Where boards reach the depot.
-    pub depot_address: SocketAddr,
+    pub(crate) depot_address: SocketAddr,
     /// The board's network.
-    pub network: Network,
+    pub(crate) network: Network,
     /// Which board belongs on the port.
-    pub expected: ExpectedBoard,
+    pub(crate) expected: ExpectedBoard,
     /// The board's supply.
-    pub power: Arc<dyn Power>,
+    pub(crate) power: Arc<dyn Power>,
     /// The port of its OTG.
-    pub port: Arc<dyn Port>,
+    pub(crate) port: Arc<dyn Port>,
     /// A sense of its rail, where there is one.
-    pub sense: Option<Arc<dyn Sense>>,
+    pub(crate) sense: Option<Arc<dyn Sense>>,
     /// What it boots.
-    pub image: Arc<Image>,
+    pub(crate) image: Arc<Image>,
     /// The master's identity.
-    pub master: Arc<KeyAndCertificate>,
+    pub(crate) master: Arc<KeyAndCertificate>,
     /// The ledger.
-    pub ledger: Ledger,
+    pub(crate) ledger: Ledger,
     /// The depot.
-    pub depot: Depot,
+    pub(crate) depot: Depot,
     /// The rack's inputs.
-    pub inputs: Filecache,
+    pub(crate) inputs: Filecache,
     /// The slot's results.
-    pub results: Results,
+    pub(crate) results: Results,
     /// Limits of a boot.
-    pub boot: BootSettings,
+    pub(crate) boot: BootSettings,
     /// Limits of a guest.
-    pub guest: GuestSettings,
+    pub(crate) guest: GuestSettings,
 }
 
 impl fmt::Debug for Parts {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-pub use panda_board::Sense;
+pub(crate) use panda_board::Sense;
 use panda_board::family::{EndedStep, Families, Steps};
 use panda_board::{Port, Power, PowerError};
 use panda_protocol::family::FamilyName;
@@ -21,21 +21,21 @@ use crate::failpoint::{self, Point};
 use crate::ledger::{Grade, Step};
 
 /// One slot's board and how it is to be treated.
-pub struct BoardParts {
+pub(crate) struct BoardParts {
     /// Its supply.
-    pub power: Arc<dyn Power>,
+    pub(crate) power: Arc<dyn Power>,
     /// The port that its OTG is on.
-    pub port: Arc<dyn Port>,
+    pub(crate) port: Arc<dyn Port>,
     /// An independent sense of its supply rail, where the rack has one.
-    pub sense: Option<Arc<dyn Sense>>,
+    pub(crate) sense: Option<Arc<dyn Sense>>,
     /// The families of boards that this rack knows.
-    pub families: Families,
+    pub(crate) families: Families,
     /// The one that the slot's image is for; none where any will do, as nothing is handed over.
-    pub family: Option<FamilyName>,
+    pub(crate) family: Option<FamilyName>,
     /// Limits.
-    pub settings: BootSettings,
+    pub(crate) settings: BootSettings,
     /// Where steps are recorded.
-    pub journal: Arc<dyn Journal>,
+    pub(crate) journal: Arc<dyn Journal>,
 }
 
 impl fmt::Debug for BoardParts {
@@ -48,14 +48,14 @@ impl fmt::Debug for BoardParts {
 
 /// Where steps are recorded: the ledger, for one slot.
 #[async_trait]
-pub trait Journal: Send + Sync {
+pub(crate) trait Journal: Send + Sync {
     /// Records a step of a boot. An error's text must hold no secret.
     async fn record(&self, boot: BootNo, step: Step) -> Result<(), String>;
 }
 
 /// One boot's walk through the steps.
 #[derive(Debug)]
-pub struct Chain {
+pub(crate) struct Chain {
     /// The board.
     pub(super) board: Arc<BoardParts>,
     boot: BootNo,
@@ -80,7 +80,7 @@ impl From<String> for Note {
 impl Chain {
     /// A walk of boot `boot` of `board`.
     #[must_use]
-    pub fn new(board: Arc<BoardParts>, boot: BootNo) -> Self {
+    pub(crate) fn new(board: Arc<BoardParts>, boot: BootNo) -> Self {
         Self { board, boot }
     }
 

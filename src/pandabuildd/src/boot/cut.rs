@@ -15,7 +15,7 @@ use super::settings::{UsbId, ms};
 
 /// Power off has been ordered.
 #[derive(Debug)]
-pub struct Ordered {
+pub(crate) struct Ordered {
     pub(super) chain: Chain,
     pub(super) port: watch::Receiver<Presence>,
     /// The image's own gadget was on the port when power off was ordered.
@@ -29,7 +29,7 @@ pub struct Ordered {
 ///
 /// # Errors
 /// The driver's, or its silence.
-pub async fn order(chain: Chain) -> Result<Ordered, Failure> {
+pub(crate) async fn order(chain: Chain) -> Result<Ordered, Failure> {
     let settings = chain.settings();
     let limit = ms(settings.cut_delay_max_ms) + ms(settings.power_ms) * 2;
     let mut port = chain.board.port.watch();

@@ -13,7 +13,7 @@ use crate::ledger::Grade;
 /// A step that failed, by name.
 #[derive(Debug, thiserror::Error)]
 #[error("{step}: {error}")]
-pub struct Failure {
+pub(crate) struct Failure {
     step: &'static str,
     error: StepError,
 }
@@ -26,7 +26,7 @@ impl From<FamilyFailure> for Failure {
 
 /// What a failure means for the slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureCause {
+pub(crate) enum FailureCause {
     /// Trying again may help.
     Passing,
     /// It is another board; trying again cannot help.
@@ -46,7 +46,7 @@ impl Failure {
 
     /// Why it failed.
     #[must_use]
-    pub fn error(&self) -> &StepError {
+    pub(crate) fn error(&self) -> &StepError {
         &self.error
     }
 
@@ -58,7 +58,7 @@ impl Failure {
 
     /// What it means for the slot.
     #[must_use]
-    pub fn cause(&self) -> FailureCause {
+    pub(crate) fn cause(&self) -> FailureCause {
         match self.error {
             StepError::WrongChip { .. }
             | StepError::WrongPublicId { .. }
@@ -70,7 +70,7 @@ impl Failure {
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
-pub enum StepError {
+pub(crate) enum StepError {
     /// It took too long.
     #[error("not done within {limit:?}")]
     TimedOut {

@@ -26,7 +26,7 @@ use crate::ledger::Grade;
 
 /// What a cut has shown.
 #[derive(Debug)]
-pub enum Evidence {
+pub(crate) enum Evidence {
     /// As much as the rack demands.
     Enough(Dark),
     /// Less, for want of a gadget that leaves.
@@ -35,7 +35,7 @@ pub enum Evidence {
 
 /// The board has no power, with evidence, and is still watched.
 #[derive(Debug)]
-pub struct Dark {
+pub(crate) struct Dark {
     pub(super) chain: Chain,
     pub(super) port: watch::Receiver<Presence>,
     pub(super) last_arrival: Option<u64>,
@@ -59,7 +59,7 @@ impl Dark {
 
 /// The board is without power as far as its driver says, which is less than the rack demands; still watched.
 #[derive(Debug)]
-pub struct Weak {
+pub(crate) struct Weak {
     pub(super) chain: Chain,
     pub(super) port: watch::Receiver<Presence>,
     pub(super) last_arrival: Option<u64>,
@@ -69,13 +69,13 @@ pub struct Weak {
 impl Weak {
     /// What is missing.
     #[must_use]
-    pub fn failure(&self) -> &Failure {
+    pub(crate) fn failure(&self) -> &Failure {
         &self.failure
     }
 
     /// The same, for good.
     #[must_use]
-    pub fn into_failure(self) -> Failure {
+    pub(crate) fn into_failure(self) -> Failure {
         self.failure
     }
 }
@@ -86,7 +86,7 @@ impl Ordered {
     /// # Errors
     /// Anything on the port, power that is still there, or evidence weaker than `require_cut` that no boot can
     /// mend.
-    pub async fn evidence(self) -> Result<Evidence, Failure> {
+    pub(crate) async fn evidence(self) -> Result<Evidence, Failure> {
         gather(self).await
     }
 }

@@ -18,7 +18,7 @@ use panda_image::Image;
 
 /// The board has all that it was sent, and has left the port: whether it runs it is not known yet.
 #[derive(Debug)]
-pub struct Started {
+pub(crate) struct Started {
     pub(super) chain: Chain,
     pub(super) port: watch::Receiver<Presence>,
     #[cfg(test)]
@@ -29,7 +29,7 @@ pub struct Started {
 impl Started {
     /// The SHA-256 of what was sent to be started.
     #[must_use]
-    pub fn digest(&self) -> panda_protocol::digest::Sha256 {
+    pub(crate) fn digest(&self) -> panda_protocol::digest::Sha256 {
         self.digest
     }
 }
@@ -39,7 +39,7 @@ impl Identified {
     ///
     /// # Errors
     /// The family's, or a board that does not leave the port.
-    pub async fn hand_over(self, image: &Image, boot: BootToml) -> Result<Started, Failure> {
+    pub(crate) async fn hand_over(self, image: &Image, boot: BootToml) -> Result<Started, Failure> {
         let Rom {
             chain,
             mut port,

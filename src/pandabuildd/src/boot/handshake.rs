@@ -26,24 +26,24 @@ use crate::guest::Link;
 const LINK_PAUSE: Duration = Duration::from_millis(250);
 
 /// The step that is recorded for a boot of an image that is insecure, in its own words.
-pub const INSECURE: &str = "agent: INSECURE";
+pub(crate) const INSECURE: &str = "agent: INSECURE";
 
 /// What is awaited of a boot.
 #[derive(Debug)]
-pub struct Awaited {
+pub(crate) struct Awaited {
     /// Its place at the depot.
-    pub reports: Awaiting,
+    pub(crate) reports: Awaiting,
     /// The way to its agent.
-    pub link: Link,
+    pub(crate) link: Link,
     /// The architecture that its worker must announce: the image's.
-    pub arch: String,
+    pub(crate) arch: String,
     /// The root file system that it must have verified, where its image has one.
-    pub rootfs: Option<Sha256>,
+    pub(crate) rootfs: Option<Sha256>,
 }
 
 /// The board has proven this boot.
 #[derive(Debug)]
-pub struct Proof {
+pub(crate) struct Proof {
     pub(super) chain: Chain,
     pub(super) port: watch::Receiver<Presence>,
     report: Report,
@@ -52,7 +52,7 @@ pub struct Proof {
 impl Proof {
     /// What the agent said of itself.
     #[must_use]
-    pub fn into_report(self) -> Report {
+    pub(crate) fn into_report(self) -> Report {
         self.report
     }
 }
@@ -62,7 +62,7 @@ impl Started {
     ///
     /// # Errors
     /// No report, one of another boot, a worker that is not idle.
-    pub async fn handshake(self, awaited: Awaited) -> Result<Proof, Failure> {
+    pub(crate) async fn handshake(self, awaited: Awaited) -> Result<Proof, Failure> {
         shake(self, awaited).await
     }
 }

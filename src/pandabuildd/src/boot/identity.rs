@@ -17,12 +17,12 @@ use super::settings::ms;
 /// Which board belongs on a slot's port, as far as its ROM tells. Part of `[[slot]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct ExpectedBoard {
+pub(crate) struct ExpectedBoard {
     /// Its chip: `omap4430`.
-    pub chip: Option<ChipKey>,
+    pub(crate) chip: Option<ChipKey>,
     /// Its public ID, on parts that have one.
     #[serde(deserialize_with = "public_id")]
-    pub public_id: Option<PublicId>,
+    pub(crate) public_id: Option<PublicId>,
 }
 
 /// A public ID as long as those of some family's chips.
@@ -44,7 +44,7 @@ fn public_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Public
 
 /// The chip is the slot's.
 #[derive(Debug)]
-pub struct Identified {
+pub(crate) struct Identified {
     pub(super) rom: Rom,
     identity: Identity,
 }
@@ -54,7 +54,10 @@ impl Rom {
     ///
     /// # Errors
     /// A transfer's, an invalid answer, or another chip.
-    pub async fn identify(mut self, expected: &ExpectedBoard) -> Result<Identified, Failure> {
+    pub(crate) async fn identify(
+        mut self,
+        expected: &ExpectedBoard,
+    ) -> Result<Identified, Failure> {
         let limit = ms(self.chain.settings().identify_ms());
         let Self {
             chain,
@@ -81,7 +84,7 @@ impl Rom {
 impl Identified {
     /// What the ROM said of itself.
     #[must_use]
-    pub fn identity(&self) -> &Identity {
+    pub(crate) fn identity(&self) -> &Identity {
         &self.identity
     }
 }

@@ -34,13 +34,13 @@ pub(crate) mod board_in_memory;
 #[cfg(test)]
 mod tests;
 
-pub use chain::{BoardParts, Chain, Journal, Sense};
-pub use cut::order;
-pub use error::{Failure, FailureCause};
-pub use evidence::Evidence;
-pub use handshake::{Awaited, INSECURE, Proof};
-pub use identity::ExpectedBoard;
+pub(crate) use chain::{BoardParts, Chain, Journal, Sense};
+pub(crate) use cut::order;
+pub(crate) use error::{Failure, FailureCause};
+pub(crate) use evidence::Evidence;
+pub(crate) use handshake::{Awaited, INSECURE, Proof};
+pub(crate) use identity::ExpectedBoard;
 pub(crate) use identity::{describe, read_back};
-pub use power_on::Powered;
-pub use rom::wait_for_unawaited_rom;
-pub use settings::BootSettings;
+pub(crate) use power_on::Powered;
+pub(crate) use rom::wait_for_unawaited_rom;
+pub(crate) use settings::BootSettings;

@@ -12,7 +12,7 @@ use super::settings::ms;
 
 /// The board has power.
 #[derive(Debug)]
-pub struct Powered {
+pub(crate) struct Powered {
     pub(super) chain: Chain,
     pub(super) port: watch::Receiver<Presence>,
     pub(super) last_arrival: Option<u64>,
@@ -24,7 +24,7 @@ impl Dark {
     ///
     /// # Errors
     /// Something came to the port meanwhile, or the driver's.
-    pub async fn power_on(self) -> Result<Powered, Failure> {
+    pub(crate) async fn power_on(self) -> Result<Powered, Failure> {
         let Self {
             chain,
             port,
@@ -40,7 +40,7 @@ impl Weak {
     ///
     /// # Errors
     /// Something came to the port meanwhile, or the driver's.
-    pub async fn power_on(self) -> Result<Powered, Failure> {
+    pub(crate) async fn power_on(self) -> Result<Powered, Failure> {
         let Self {
             chain,
             port,

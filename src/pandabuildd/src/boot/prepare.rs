@@ -23,7 +23,7 @@ impl Proof {
     ///
     /// # Errors
     /// It does not come, or the board restarts.
-    pub async fn gadget(self) -> Result<(), Failure> {
+    pub(crate) async fn gadget(self) -> Result<(), Failure> {
         let Self {
             chain, mut port, ..
         } = self;

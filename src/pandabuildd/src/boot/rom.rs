@@ -18,7 +18,7 @@ use super::power_on::Powered;
 use super::settings::ms;
 
 /// The boot ROM is there and open.
-pub struct Rom {
+pub(crate) struct Rom {
     pub(super) chain: Chain,
     pub(super) port: watch::Receiver<Presence>,
     pub(super) family: Arc<dyn Family>,
@@ -39,7 +39,7 @@ impl Powered {
     ///
     /// # Errors
     /// No ROM in its window, something else, or one that was there before.
-    pub async fn rom(self) -> Result<Rom, Failure> {
+    pub(crate) async fn rom(self) -> Result<Rom, Failure> {
         arrive(self).await
     }
 }
@@ -131,7 +131,7 @@ async fn arrival(
 
 /// Returns when something that calls itself a boot ROM is on the port of a board that is not being booted;
 /// never otherwise.
-pub async fn wait_for_unawaited_rom(mut port: watch::Receiver<Presence>) {
+pub(crate) async fn wait_for_unawaited_rom(mut port: watch::Receiver<Presence>) {
     loop {
         if let Presence::Device(device) = *port.borrow_and_update()
             && family::rom_of(device.vendor, device.product).is_some()

@@ -12,55 +12,55 @@ use crate::ledger::Grade;
 /// `[boot]` of `rack.toml`. Every time is in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct BootSettings {
+pub(crate) struct BootSettings {
     /// The least evidence of a power cut that this rack accepts.
-    pub require_cut: Grade,
+    pub(crate) require_cut: Grade,
     /// The USB gadget that the image keeps up while a board runs; its leaving is evidence of a cut.
-    pub gadget: Option<UsbId>,
+    pub(crate) gadget: Option<UsbId>,
     /// A cut of a board whose gadget is there waits a random time of up to this before the order, so
     /// that a hostile board cannot leave the port at the right moment by plan.
-    pub cut_delay_max_ms: u64,
+    pub(crate) cut_delay_max_ms: u64,
     /// The gadget must have left within this after the order.
-    pub gadget_leaves_ms: u64,
+    pub(crate) gadget_leaves_ms: u64,
     /// In a boot that only prepares the next cut, the gadget must be on the port within this of the proof.
-    pub gadget_comes_ms: u64,
+    pub(crate) gadget_comes_ms: u64,
     /// The power driver must answer each order and question within this.
-    pub power_ms: u64,
+    pub(crate) power_ms: u64,
     /// After the order the port must be empty within this.
-    pub port_clears_ms: u64,
+    pub(crate) port_clears_ms: u64,
     /// How long the board then stays without power, watched. Supplies have capacitors: seconds.
-    pub cut_hold_ms: u64,
+    pub(crate) cut_hold_ms: u64,
     /// After power on, the boot ROM must be on the port within this.
-    pub rom_window_ms: u64,
+    pub(crate) rom_window_ms: u64,
     /// The ROM must have told who it is within this.
-    pub identify_ms: u64,
+    pub(crate) identify_ms: u64,
     /// What each family of boards has to set for itself: `[boot.families.NAME]`.
-    pub families: FamilySettings,
+    pub(crate) families: FamilySettings,
     /// The former name of `identify_ms`; read with a warning.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub asic_id_ms: Option<u64>,
+    pub(crate) asic_id_ms: Option<u64>,
     /// The former place of `families.omap4.second_stage_ms`; read with a warning.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub second_stage_ms: Option<u64>,
+    pub(crate) second_stage_ms: Option<u64>,
     /// The former place of `families.omap4.boot_image_ms`; read with a warning.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub boot_image_ms: Option<u64>,
+    pub(crate) boot_image_ms: Option<u64>,
     /// After the last byte, the board must have left the port within this.
-    pub port_released_ms: u64,
+    pub(crate) port_released_ms: u64,
     /// From there, the agent must have reported, and its worker be idle, within this.
-    pub handshake_ms: u64,
+    pub(crate) handshake_ms: u64,
     /// Meanwhile, its first word must have come within this: its kernel starts, and finds the network.
-    pub first_word_ms: u64,
+    pub(crate) first_word_ms: u64,
     /// An agent that has said that it boots must go on saying so (it does every 3 s): after such a silence the board
     /// is taken for dead. The same holds for its link once it has reported.
-    pub silent_ms: u64,
+    pub(crate) silent_ms: u64,
     /// A pause before each write to the ROM and second stage: host controllers that pack data more
     /// tightly make the ROM stall.
-    pub write_pause_ms: u64,
+    pub(crate) write_pause_ms: u64,
     /// A pause before each read from the second stage, for the same reason.
-    pub read_pause_ms: u64,
+    pub(crate) read_pause_ms: u64,
     /// The most bytes of one transfer to the ROM and the second stage.
-    pub transfer_bytes: usize,
+    pub(crate) transfer_bytes: usize,
 }
 
 impl Default for BootSettings {
@@ -101,7 +101,7 @@ impl BootSettings {
     ///
     /// # Errors
     /// All of it.
-    pub fn check(&self) -> Result<(), Mistakes> {
+    pub(crate) fn check(&self) -> Result<(), Mistakes> {
         let mut mistakes = Mistakes::default();
         let must_be_given = [
             ("gadget_comes_ms", self.gadget_comes_ms),
@@ -163,13 +163,13 @@ impl BootSettings {
 impl BootSettings {
     /// The ROM must have told who it is within this, in milliseconds.
     #[must_use]
-    pub fn identify_ms(&self) -> u64 {
+    pub(crate) fn identify_ms(&self) -> u64 {
         self.asic_id_ms.unwrap_or(self.identify_ms)
     }
 
     /// The families of boards, each with its own settings.
     #[must_use]
-    pub fn families(&self) -> Families {
+    pub(crate) fn families(&self) -> Families {
         Families::new(&self.family_settings(), self.pacing())
     }
 
@@ -184,7 +184,7 @@ impl BootSettings {
 
     /// How transfers are paced.
     #[must_use]
-    pub fn pacing(&self) -> Pacing {
+    pub(crate) fn pacing(&self) -> Pacing {
         Pacing {
             write_pause: ms(self.write_pause_ms),
             read_pause: ms(self.read_pause_ms),
@@ -194,7 +194,7 @@ impl BootSettings {
 
     /// What is written as it used to be, in words.
     #[must_use]
-    pub fn former_keys(&self) -> Vec<String> {
+    pub(crate) fn former_keys(&self) -> Vec<String> {
         [
             ("asic_id_ms", self.asic_id_ms, "boot.identify_ms"),
             (
@@ -218,11 +218,11 @@ impl BootSettings {
 /// A USB vendor and product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct UsbId {
+pub(crate) struct UsbId {
     /// Vendor.
-    pub vendor: u16,
+    pub(crate) vendor: u16,
     /// Product.
-    pub product: u16,
+    pub(crate) product: u16,
 }
 
 /// A setting in milliseconds as a duration.

@@ -32,7 +32,7 @@ use crate::operators::client::Daemon;
 /// Makes a rack of bare boards look, to Launchpad, like virtualised builders.
 #[derive(Debug, Parser)]
 #[command(name = "pandabuildd", version, about, after_help = Exit::HELP)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
     command: Subcommands,
 }
@@ -79,7 +79,7 @@ enum Subcommands {
 
 /// How a subcommand ends, beside success and errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
+pub(crate) enum Exit {
     /// What was asked for is done.
     Done,
     /// Something could not be done; a line on standard error says what.
@@ -116,7 +116,7 @@ Exit codes:
 
     /// The number that the process ends with.
     #[must_use]
-    pub const fn code(self) -> u8 {
+    pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Done => 0,
             Self::Error => 1,
@@ -139,7 +139,7 @@ impl From<Exit> for ExitCode {
 }
 
 /// Runs what the command line asks for; errors are told here.
-pub async fn run(cli: Cli) -> Exit {
+pub(crate) async fn run(cli: Cli) -> Exit {
     let ended = match cli.command {
         Subcommands::Serve(args) => serve::run(args).await,
         Subcommands::Check(args) => check::run(args).await,

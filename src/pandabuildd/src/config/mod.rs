@@ -26,8 +26,8 @@ use toml::de::DeTable;
 use self::file::File;
 use self::problem::Found;
 pub(crate) use self::problem::Places;
-pub use self::problem::{ConfigError, Problem, Problems};
-pub use self::slot::SlotSettings;
+pub(crate) use self::problem::{ConfigError, Problem, Problems};
+pub(crate) use self::slot::SlotSettings;
 use crate::boot::BootSettings;
 use crate::filecache::FilecacheSettings;
 use crate::front::FrontSettings;
@@ -40,54 +40,54 @@ const MAX_BYTES: u64 = 1 << 20;
 
 /// A checked `rack.toml`.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub(crate) struct Config {
     /// What holds for the whole rack.
-    pub rack: RackSettings,
+    pub(crate) rack: RackSettings,
     /// Launchpad's side.
-    pub front: FrontSettings,
+    pub(crate) front: FrontSettings,
     /// The boards' side.
-    pub depot: DepotSettings,
+    pub(crate) depot: DepotSettings,
     /// The inputs.
-    pub filecache: FilecacheSettings,
+    pub(crate) filecache: FilecacheSettings,
     /// Limits of a boot.
-    pub boot: BootSettings,
+    pub(crate) boot: BootSettings,
     /// Limits of a build.
-    pub guest: GuestSettings,
+    pub(crate) guest: GuestSettings,
     /// How often a slot tries things.
-    pub slot_task: crate::slot::Settings,
+    pub(crate) slot_task: crate::slot::Settings,
     /// Where operators find the daemon.
-    pub operators: OperatorsSettings,
+    pub(crate) operators: OperatorsSettings,
     /// Launchpad's web service, where it is used.
-    pub webservice: Option<WebServiceSettings>,
+    pub(crate) webservice: Option<WebServiceSettings>,
     /// The slots, at least one.
-    pub slots: Vec<SlotSettings>,
+    pub(crate) slots: Vec<SlotSettings>,
 }
 
 /// `[rack]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RackSettings {
+pub(crate) struct RackSettings {
     /// A name for people.
-    pub name: String,
+    pub(crate) name: String,
     /// Where the daemon keeps everything.
-    pub state_dir: PathBuf,
+    pub(crate) state_dir: PathBuf,
     /// The directory of the known-good image that boards boot.
-    pub image: PathBuf,
+    pub(crate) image: PathBuf,
     /// Which manager the rack speaks to.
     #[serde(default)]
-    pub dialect: Dialect,
+    pub(crate) dialect: Dialect,
     /// Whether that manager knows the builders as virtualised.
     #[serde(default = "yes")]
-    pub virtualized: bool,
+    pub(crate) virtualized: bool,
     /// The build types to announce until a board has said what its worker knows.
     #[serde(default = "build_types")]
-    pub build_types: Vec<String>,
+    pub(crate) build_types: Vec<String>,
     /// How fast the master's network port is: what all boards share. For [`crate::budget`] alone.
     #[serde(default = "link_mbit_per_s")]
-    pub link_mbit_per_s: u32,
+    pub(crate) link_mbit_per_s: u32,
     /// How fast the USB host is that the boards are at, in practice. For [`crate::budget`] alone.
     #[serde(default = "usb_mbit_per_s")]
-    pub usb_mbit_per_s: u32,
+    pub(crate) usb_mbit_per_s: u32,
 }
 
 /// A Panda's own Ethernet, and that of a master that is one.
@@ -111,18 +111,18 @@ fn build_types() -> Vec<String> {
 /// `[depot]`: where boards report and fetch their inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct DepotSettings {
+pub(crate) struct DepotSettings {
     /// Where it listens.
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// Where boards reach it, when that is another address.
     #[serde(default)]
-    pub advertise: Option<SocketAddr>,
+    pub(crate) advertise: Option<SocketAddr>,
 }
 
 impl DepotSettings {
     /// Where boards reach it.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.advertise.unwrap_or(self.listen)
     }
 }
@@ -132,7 +132,7 @@ impl Config {
     ///
     /// # Errors
     /// See [`ConfigError`]: everything that is wrong.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+    pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
         Self::parse(&text_of(path)?, path)
     }
 
@@ -140,7 +140,7 @@ impl Config {
     ///
     /// # Errors
     /// See [`ConfigError`]: everything that is wrong.
-    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         Examined::of(text, path).config
     }
 }

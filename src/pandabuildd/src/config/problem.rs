@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 /// What is wrong with a `rack.toml`.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
+pub(crate) enum ConfigError {
     /// It cannot be read.
     #[error("{}: {source}", path.display())]
     Read {
@@ -35,15 +35,15 @@ pub enum ConfigError {
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// The file.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// The line, from 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// The key: `slot.power.relay`. Empty where the text is no TOML.
-    pub key: String,
+    pub(crate) key: String,
     /// What is wrong, what is expected, and what to do.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 impl fmt::Display for Problem {
@@ -58,7 +58,7 @@ impl fmt::Display for Problem {
 
 /// All that is wrong, at least one thing, in the order of the lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problems(Vec<Problem>);
+pub(crate) struct Problems(Vec<Problem>);
 
 impl Problems {
     /// These, sorted; none where there are none.
@@ -70,7 +70,7 @@ impl Problems {
 
     /// How many.
     #[must_use]
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 }

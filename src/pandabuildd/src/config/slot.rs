@@ -61,29 +61,29 @@ pub(super) struct SlotKeys {
 
 /// One slot.
 #[derive(Debug, Clone)]
-pub struct SlotSettings {
+pub(crate) struct SlotSettings {
     /// Its name: one label of a host name.
-    pub name: Spanned<String>,
+    pub(crate) name: Spanned<String>,
     /// The host names that Launchpad knows it by; its own name where none is given.
-    pub hosts: Vec<Spanned<String>>,
+    pub(crate) hosts: Vec<Spanned<String>>,
     /// An address of its own; calls there are for this slot whatever `Host` says.
-    pub listen: Option<Spanned<SocketAddr>>,
+    pub(crate) listen: Option<Spanned<SocketAddr>>,
     /// Where the master reaches its board's agent.
-    pub link: Spanned<SocketAddr>,
+    pub(crate) link: Spanned<SocketAddr>,
     /// Where the agent is told to listen, when that is another address: something between the two translates.
-    pub link_listen: Option<Spanned<SocketAddr>>,
+    pub(crate) link_listen: Option<Spanned<SocketAddr>>,
     /// The board's network.
-    pub network: Option<Spanned<NetworkSettings>>,
+    pub(crate) network: Option<Spanned<NetworkSettings>>,
     /// Which board belongs here.
-    pub board: ExpectedBoard,
+    pub(crate) board: ExpectedBoard,
     /// The board's supplies, at least one, switched together.
-    pub power: Vec<Arc<dyn PowerDriver>>,
+    pub(crate) power: Vec<Arc<dyn PowerDriver>>,
     /// The port of its OTG.
-    pub pipe: Arc<dyn PipeDriver>,
+    pub(crate) pipe: Arc<dyn PipeDriver>,
     /// Its serial console, where there is one.
-    pub console: Option<Arc<dyn ConsoleDriver>>,
+    pub(crate) console: Option<Arc<dyn ConsoleDriver>>,
     /// What senses its supply, where there is something.
-    pub sense: Option<Arc<dyn SenseDriver>>,
+    pub(crate) sense: Option<Arc<dyn SenseDriver>>,
 }
 
 impl<'a> FileSlot<'a> {
@@ -159,7 +159,7 @@ impl<'a> FileSlot<'a> {
 
 impl SlotSettings {
     /// The host names that Launchpad knows it by.
-    pub fn host_names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn host_names(&self) -> impl Iterator<Item = &str> {
         let own = self.hosts.is_empty().then_some(self.name.get_ref());
         self.hosts
             .iter()
@@ -170,19 +170,19 @@ impl SlotSettings {
 
     /// The address of its own.
     #[must_use]
-    pub fn own_address(&self) -> Option<SocketAddr> {
+    pub(crate) fn own_address(&self) -> Option<SocketAddr> {
         self.listen.as_ref().map(|listen| *listen.get_ref())
     }
 
     /// Where the board's agent is told to listen.
     #[must_use]
-    pub fn link_listen(&self) -> SocketAddr {
+    pub(crate) fn link_listen(&self) -> SocketAddr {
         *self.link_listen.as_ref().unwrap_or(&self.link).get_ref()
     }
 
     /// What the board is told of its network.
     #[must_use]
-    pub fn network(&self) -> Network {
+    pub(crate) fn network(&self) -> Network {
         let name = self.name.get_ref();
         match &self.network {
             Some(settings) => settings.get_ref().network(name),
@@ -194,17 +194,17 @@ impl SlotSettings {
 /// `[slot.network]`: a board's own network settings; none where the machine has its network already.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct NetworkSettings {
+pub(crate) struct NetworkSettings {
     /// Address and prefix length, `10.77.0.11/24`.
-    pub address: Option<String>,
+    pub(crate) address: Option<String>,
     /// The default route.
-    pub gateway: Option<String>,
+    pub(crate) gateway: Option<String>,
     /// Name servers.
-    pub nameservers: Vec<String>,
+    pub(crate) nameservers: Vec<String>,
     /// The host name to take; the slot's name where none is given.
-    pub hostname: Option<String>,
+    pub(crate) hostname: Option<String>,
     /// The MAC address to give the board's Ethernet.
-    pub mac: Option<String>,
+    pub(crate) mac: Option<String>,
 }
 
 impl NetworkSettings {

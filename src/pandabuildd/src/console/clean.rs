@@ -23,11 +23,11 @@ const REMOVED: &[u8] = b"[removed]";
 
 /// What must not be shown. Cheap to clone.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secrets(Arc<[Vec<u8>]>);
+pub(crate) struct Secrets(Arc<[Vec<u8>]>);
 
 impl Secrets {
     /// These, less those so short that they would match anything.
-    pub fn new(secrets: impl IntoIterator<Item = String>) -> Self {
+    pub(crate) fn new(secrets: impl IntoIterator<Item = String>) -> Self {
         let kept = secrets.into_iter().filter(|secret| secret.len() >= 6);
         let mut kept: Vec<_> = kept.map(String::into_bytes).collect();
         // A secret in another must not keep the longer one from being found.
@@ -224,7 +224,7 @@ fn escape(bytes: &[u8], out: &mut String) {
 
 /// Whether a character may be written to a terminal: no control, and nothing that hides or reorders text.
 #[must_use]
-pub fn harmless(character: char) -> bool {
+pub(crate) fn harmless(character: char) -> bool {
     character == '\t'
         || !(character.is_control()
             || matches!(character,

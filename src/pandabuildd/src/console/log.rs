@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 /// The directory's name in the slot's.
-pub const DIRECTORY: &str = "console";
+pub(crate) const DIRECTORY: &str = "console";
 /// A part is full with so many bytes.
 const PART_BYTES: u64 = 1 << 20;
 /// The parts of a boot that stay.
@@ -60,7 +60,7 @@ impl Part for Place {
 
 /// A slot's console logs, to read. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct ConsoleLog {
+pub(crate) struct ConsoleLog {
     directory: PathBuf,
     grown: watch::Receiver<()>,
     keys: mpsc::Sender<Keys>,
@@ -83,7 +83,7 @@ impl ConsoleLog {
     ///
     /// # Errors
     /// It is not open, or does not take them, in words.
-    pub async fn type_keys(&self, bytes: Vec<u8>) -> Result<(), String> {
+    pub(crate) async fn type_keys(&self, bytes: Vec<u8>) -> Result<(), String> {
         let (taken, answer) = oneshot::channel();
         let typed = async {
             let keys = Keys { bytes, taken };
@@ -101,7 +101,7 @@ impl ConsoleLog {
     ///
     /// # Errors
     /// The directory cannot be read.
-    pub async fn boots(&self) -> io::Result<Vec<BootNo>> {
+    pub(crate) async fn boots(&self) -> io::Result<Vec<BootNo>> {
         let mut boots: Vec<_> = self.files().await?.iter().map(|part| part.boot).collect();
         boots.dedup();
         Ok(boots)
@@ -112,13 +112,13 @@ impl ConsoleLog {
     ///
     /// # Errors
     /// A part cannot be read.
-    pub async fn read(&self, place: Place, one_boot: bool) -> io::Result<(String, Place)> {
+    pub(crate) async fn read(&self, place: Place, one_boot: bool) -> io::Result<(String, Place)> {
         let log = self.clone();
         blocking(move || log.look(place, one_boot)).await
     }
 
     /// Waits until the log has grown since this reader was made, or last waited. Pends when nobody writes it.
-    pub async fn grown(&mut self) {
+    pub(crate) async fn grown(&mut self) {
         if self.grown.changed().await.is_err() {
             std::future::pending::<()>().await;
         }

@@ -28,13 +28,13 @@ use tokio_util::sync::CancellationToken;
 
 #[cfg(test)]
 pub(crate) use self::clean::Secrets;
-pub use self::clean::harmless;
-pub use self::log::{ConsoleLog, DIRECTORY};
-pub use self::secrets::{Current, follow};
+pub(crate) use self::clean::harmless;
+pub(crate) use self::log::{ConsoleLog, DIRECTORY};
+pub(crate) use self::secrets::{Current, follow};
 use clean::Cleaner;
 
 /// The logs of every slot that has a console, by the slot's name.
-pub type Consoles = BTreeMap<String, ConsoleLog>;
+pub(crate) type Consoles = BTreeMap<String, ConsoleLog>;
 
 /// After so long a silence the beginning of a line is shown.
 const QUIET: Duration = Duration::from_millis(500);
@@ -49,7 +49,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// One slot's recorder.
 #[derive(Debug)]
-pub struct Recorder {
+pub(crate) struct Recorder {
     source: Arc<dyn ConsoleDriver>,
     writer: log::Writer,
     current: watch::Receiver<Current>,
@@ -63,7 +63,7 @@ impl Recorder {
     ///
     /// # Errors
     /// The directory cannot be made.
-    pub fn new(
+    pub(crate) fn new(
         source: Arc<dyn ConsoleDriver>,
         directory: &Path,
         current: watch::Receiver<Current>,
@@ -80,7 +80,7 @@ impl Recorder {
     }
 
     /// Records until `stop`.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
             () = self.record() => {}

@@ -16,15 +16,15 @@ const KEY_LINE: usize = 16;
 
 /// The boot that a slot's console is recorded for, and what its log must not hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Current {
+pub(crate) struct Current {
     /// The boot's number.
-    pub boot: BootNo,
+    pub(crate) boot: BootNo,
     /// What must not be shown.
-    pub secrets: Secrets,
+    pub(crate) secrets: Secrets,
 }
 
 /// Keeps `told` in step with the slot until `stop`.
-pub async fn follow(
+pub(crate) async fn follow(
     slot: SlotHandle,
     ledger: Ledger,
     told: watch::Sender<Current>,

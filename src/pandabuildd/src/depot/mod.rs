@@ -52,7 +52,7 @@ const REPORT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A handle of the depot. Cheap to clone.
 #[derive(Clone)]
-pub struct Depot {
+pub(crate) struct Depot {
     shared: Arc<Shared>,
 }
 
@@ -88,7 +88,7 @@ enum Heard {
 
 /// What came in place of a boot's report.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Arrived {
+pub(crate) enum Arrived {
     /// The report, of this boot and image.
     Report(Report),
     /// A report of another boot or image, over this boot's certificate.
@@ -99,7 +99,7 @@ pub enum Arrived {
 
 /// A boot's place at the depot.
 #[derive(Debug)]
-pub struct Awaiting {
+pub(crate) struct Awaiting {
     reports: watch::Receiver<Option<Arrived>>,
     heard: watch::Receiver<Heard>,
     outdated: Outdated,
@@ -107,19 +107,19 @@ pub struct Awaiting {
 
 /// Whether somebody has called with the certificate of the slot's boot before.
 #[derive(Debug, Clone, Default)]
-pub struct Outdated(Arc<AtomicBool>);
+pub(crate) struct Outdated(Arc<AtomicBool>);
 
 impl Outdated {
     /// So far.
     #[must_use]
-    pub fn get(&self) -> bool {
+    pub(crate) fn get(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 /// How a boot was silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Silence {
+pub(crate) enum Silence {
     /// From its start.
     Never,
     /// From its start, while somebody called with the certificate of the slot's boot before. That alone ends nothing:
@@ -131,20 +131,20 @@ pub enum Silence {
 
 impl Awaiting {
     /// The first report over this boot's certificate; none when the boot was dismissed.
-    pub async fn arrived(&mut self) -> Option<Arrived> {
+    pub(crate) async fn arrived(&mut self) -> Option<Arrived> {
         let arrived = self.reports.wait_for(Option::is_some).await.ok()?;
         arrived.clone()
     }
 
     /// Whether an agent of the boot before calls.
     #[must_use]
-    pub fn outdated(&self) -> Outdated {
+    pub(crate) fn outdated(&self) -> Outdated {
         self.outdated.clone()
     }
 
     /// Waits until nothing at all was heard of the boot within `first` from now, or until it has been silent for
     /// `limit` after it said that it is under way; for ever, where neither comes.
-    pub fn silence(
+    pub(crate) fn silence(
         &self,
         first: Duration,
         limit: Duration,
@@ -190,7 +190,7 @@ impl Depot {
     ///
     /// # Errors
     /// A master's certificate that cannot be used.
-    pub fn serve(
+    pub(crate) fn serve(
         listener: TcpListener,
         master: &Identity,
         inputs: Filecache,
@@ -223,7 +223,7 @@ impl Depot {
     ///
     /// # Errors
     /// A certificate that is none.
-    pub fn admit(
+    pub(crate) fn admit(
         &self,
         slot: &str,
         secrets: &BootSecrets,
@@ -253,7 +253,7 @@ impl Depot {
 
     /// Whether this boot of the slot is let in.
     #[must_use]
-    pub fn admits(&self, slot: &str, boot: &str) -> bool {
+    pub(crate) fn admits(&self, slot: &str, boot: &str) -> bool {
         self.shared
             .boots()
             .get(slot)
@@ -261,7 +261,7 @@ impl Depot {
     }
 
     /// Lets the slot's board in no longer.
-    pub fn dismiss(&self, slot: &str) {
+    pub(crate) fn dismiss(&self, slot: &str) {
         let before = self.shared.boots().remove(slot);
         self.shared.retire(slot, before);
     }

@@ -13,7 +13,7 @@
 //! | an order to a board's supply | [`power`], around every driver | – |
 //! | a file that is written, named, removed; a call that changes a worker or Launchpad | a line beside it | fails the test that reads the sources |
 
-pub mod power;
+pub(crate) mod power;
 
 use panda_http::failpoint::{POINTS, Side, pass};
 use panda_slot::Effect;
@@ -23,17 +23,17 @@ macro_rules! points {
     ($($(#[$doc:meta])* $point:ident = $name:literal,)*) => {
         /// A failpoint of the daemon.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Point {
+        pub(crate) enum Point {
             $($(#[$doc])* $point,)*
         }
 
         impl Point {
             /// All of them.
-            pub const ALL: &[Self] = &[$(Self::$point,)*];
+            pub(crate) const ALL: &[Self] = &[$(Self::$point,)*];
 
             /// Its name.
             #[must_use]
-            pub const fn name(self) -> &'static str {
+            pub(crate) const fn name(self) -> &'static str {
                 match self {
                     $(Self::$point => $name,)*
                 }
@@ -182,13 +182,13 @@ points! {
 
 impl Point {
     /// The names of all failpoints that this program passes, those of `panda-http` included.
-    pub fn names() -> impl Iterator<Item = &'static str> {
+    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
         Self::ALL.iter().map(|point| point.name()).chain(POINTS)
     }
 
     /// The point of a slot's effect.
     #[must_use]
-    pub const fn of_effect(effect: &Effect) -> Self {
+    pub(crate) const fn of_effect(effect: &Effect) -> Self {
         match effect {
             Effect::StartCut { .. } => Self::StartCut,
             Effect::StartPreparing { .. } => Self::StartPreparing,
@@ -212,7 +212,7 @@ impl Point {
 
     /// The point of a boot's step, by the step's name in the ledger.
     #[must_use]
-    pub fn of_step(name: &str) -> Option<Self> {
+    pub(crate) fn of_step(name: &str) -> Option<Self> {
         Some(match name {
             "cut" => Self::Cut,
             "evidence" => Self::Evidence,
@@ -233,19 +233,19 @@ impl Point {
 
 /// What `point` stands at has not been done.
 #[inline]
-pub fn before(point: Point) {
+pub(crate) fn before(point: Point) {
     pass(point.name(), Side::Before, String::new);
 }
 
 /// What `point` stands at has been done, and nobody has heard of it.
 #[inline]
-pub fn after(point: Point) {
+pub(crate) fn after(point: Point) {
     pass(point.name(), Side::After, String::new);
 }
 
 /// `work` with `point` on both sides, of which `detail` tells what is under way.
 #[inline]
-pub fn around<T>(point: Point, detail: impl Fn() -> String, work: impl FnOnce() -> T) -> T {
+pub(crate) fn around<T>(point: Point, detail: impl Fn() -> String, work: impl FnOnce() -> T) -> T {
     pass(point.name(), Side::Before, &detail);
     let done = work();
     pass(point.name(), Side::After, &detail);
@@ -253,7 +253,7 @@ pub fn around<T>(point: Point, detail: impl Fn() -> String, work: impl FnOnce() 
 }
 
 /// A boot's step, with its point on both sides.
-pub async fn step<T>(name: &'static str, work: impl Future<Output = T>) -> T {
+pub(crate) async fn step<T>(name: &'static str, work: impl Future<Output = T>) -> T {
     let point = Point::of_step(name);
     debug_assert!(
         point.is_some(),

@@ -9,7 +9,7 @@ use super::{Point, after, before};
 
 /// `power`, whose orders pass failpoints; itself in programs that hold none.
 #[must_use]
-pub fn guarded(power: Arc<dyn Power>) -> Arc<dyn Power> {
+pub(crate) fn guarded(power: Arc<dyn Power>) -> Arc<dyn Power> {
     if cfg!(debug_assertions) {
         Arc::new(Guarded(power))
     } else {

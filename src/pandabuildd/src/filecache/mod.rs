@@ -35,7 +35,7 @@ use tokio::time::{sleep, timeout_at};
 
 use self::health::Health;
 use self::patience::{Failure, Patience};
-pub use self::settings::FilecacheSettings;
+pub(crate) use self::settings::FilecacheSettings;
 use crate::ledger::{Ledger, LedgerError};
 
 /// Changes of pins that may wait to be written.
@@ -47,7 +47,7 @@ const DEAD: u32 = 2;
 
 /// Why there is no file cache.
 #[derive(Debug, thiserror::Error)]
-pub enum FilecacheError {
+pub(crate) enum FilecacheError {
     /// Its directory.
     #[error("file cache: {0}")]
     Store(#[from] StoreError),
@@ -64,7 +64,7 @@ pub enum FilecacheError {
 
 /// The rack's inputs. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Filecache {
+pub(crate) struct Filecache {
     store: Store,
     allowed: Allowed,
     downloader: Downloader,
@@ -94,7 +94,7 @@ impl Filecache {
     ///
     /// # Errors
     /// The directory or the ledger cannot be used, or no TLS client can be made.
-    pub async fn open(
+    pub(crate) async fn open(
         directory: &Path,
         settings: &FilecacheSettings,
         ledger: Ledger,
@@ -117,7 +117,7 @@ impl Filecache {
     }
 
     /// Launchpad's `ensurepresent` for `slot`. The download goes on when the caller does not.
-    pub async fn ensure_present(&self, slot: &str, call: EnsurePresent) -> Presence {
+    pub(crate) async fn ensure_present(&self, slot: &str, call: EnsurePresent) -> Presence {
         let no = |info: String| Presence::no(info);
         let Some(sha1) = call.sum.sha1() else {
             // Nothing that could be fetched has such a sum.
@@ -151,7 +151,7 @@ impl Filecache {
     }
 
     /// Why a build would not have its inputs now, if so: for Launchpad, without secrets.
-    pub async fn trouble(&self) -> Option<String> {
+    pub(crate) async fn trouble(&self) -> Option<String> {
         self.health.trouble().await
     }
 
@@ -220,7 +220,7 @@ impl Filecache {
     ///
     /// # Errors
     /// The pin cannot be written; the reason, fit for Launchpad.
-    pub async fn hold(&self, slot: &str, sha1: Sha1) -> Result<bool, String> {
+    pub(crate) async fn hold(&self, slot: &str, sha1: Sha1) -> Result<bool, String> {
         if !self.store.contains(sha1) {
             return Ok(false);
         }
@@ -252,7 +252,7 @@ impl Filecache {
         }
     }
     /// The slot's board may have these, and nothing else, until the slot's lease ends.
-    pub fn allow(&self, slot: &str, inputs: BTreeSet<Sha1>) {
+    pub(crate) fn allow(&self, slot: &str, inputs: BTreeSet<Sha1>) {
         self.allowed().insert(slot.to_owned(), inputs);
     }
 
@@ -260,7 +260,7 @@ impl Filecache {
     ///
     /// # Errors
     /// It is there and cannot be opened.
-    pub async fn open_for(&self, slot: &str, sha1: Sha1) -> io::Result<Option<ServedFile>> {
+    pub(crate) async fn open_for(&self, slot: &str, sha1: Sha1) -> io::Result<Option<ServedFile>> {
         let allowed = self
             .allowed()
             .get(slot)
@@ -272,7 +272,7 @@ impl Filecache {
     }
 
     /// Ends the slot's lease: its board may have nothing, and what was kept for it may be evicted.
-    pub fn release(&self, slot: &str) {
+    pub(crate) fn release(&self, slot: &str) {
         self.allowed().remove(slot);
         self.store.unpin(slot);
         let (pins, slot) = (self.pins.clone(), slot.to_owned());
@@ -326,7 +326,7 @@ async fn write_pins(ledger: Ledger, mut changes: mpsc::Receiver<PinChange>) {
 }
 
 /// The state directory's folder for the cache.
-pub const DIRECTORY: &str = "filecache";
+pub(crate) const DIRECTORY: &str = "filecache";
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -10,35 +10,35 @@ use serde::{Deserialize, Serialize};
 /// How large the cache may become, and how long a download may take.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct FilecacheSettings {
+pub(crate) struct FilecacheSettings {
     /// The most bytes of all inputs together; the least recently used are removed first.
-    pub max_bytes: u64,
+    pub(crate) max_bytes: u64,
     /// The most bytes of one input.
-    pub file_max_bytes: u64,
+    pub(crate) file_max_bytes: u64,
     /// Time for a connection, in milliseconds.
-    pub connect_ms: u64,
+    pub(crate) connect_ms: u64,
     /// Time between two pieces of an input, in milliseconds.
-    pub read_ms: u64,
+    pub(crate) read_ms: u64,
     /// Time for a whole input, in milliseconds.
-    pub total_ms: u64,
+    pub(crate) total_ms: u64,
     /// How long one `ensurepresent` is kept waiting, in milliseconds; a download goes on behind it. Less
     /// than the manager's patience: ten minutes today, 40 s in 2011.
-    pub wait_ms: u64,
+    pub(crate) wait_ms: u64,
     /// The pause before a download that failed is tried again, in milliseconds; it doubles each time.
-    pub retry_first_ms: u64,
+    pub(crate) retry_first_ms: u64,
     /// The longest such pause, in milliseconds.
-    pub retry_most_ms: u64,
+    pub(crate) retry_most_ms: u64,
     /// Bytes of the disk that the cache leaves free for everything else; below them no slot takes builds.
-    pub free_min_bytes: u64,
+    pub(crate) free_min_bytes: u64,
     /// How long slots take no builds because a server does not answer, in milliseconds, unless it does before; then
     /// they take some for twice as long. Less than three of the manager's scans, whatever is written here: 40 s.
-    pub shun_ms: u64,
+    pub(crate) shun_ms: u64,
     /// How often such a server is looked at, and how long it may take to answer that, in milliseconds.
-    pub look_ms: u64,
+    pub(crate) look_ms: u64,
     /// Which manager the rack speaks to. A setting of the rack, not of this part: whoever assembles the
     /// rack fills it in.
     #[serde(skip)]
-    pub dialect: Dialect,
+    pub(crate) dialect: Dialect,
 }
 
 impl Default for FilecacheSettings {
@@ -70,7 +70,7 @@ impl FilecacheSettings {
     ///
     /// # Errors
     /// All of it.
-    pub fn check(&self) -> Result<(), Mistakes> {
+    pub(crate) fn check(&self) -> Result<(), Mistakes> {
         let mut mistakes = Mistakes::default();
         for (key, value) in [
             ("connect_ms", self.connect_ms),

@@ -13,7 +13,7 @@
 //! | `filecache/buildlog` | the log of the build that runs or is kept |
 //! | `filecache/<sha1>` | a result of the build that is kept; never an input |
 
-pub mod routes;
+pub(crate) mod routes;
 mod settings;
 
 use std::fmt;
@@ -31,7 +31,7 @@ use panda_protocol::launchpad::{
 };
 use panda_slot::{Answer, ManagerStatus};
 
-pub use self::settings::FrontSettings;
+pub(crate) use self::settings::FrontSettings;
 use crate::filecache::Filecache;
 use crate::guest::{Extras, LOG_NAME, Results};
 use crate::slot::{SlotClosed, SlotHandle};
@@ -45,21 +45,21 @@ const REJOIN_LIMIT: Duration = Duration::from_secs(10);
 const MAX_REPEATED: usize = 100;
 
 /// The build types that the worker of the last proven boot has announced; none before one has.
-pub type Announced = Arc<dyn Fn() -> Option<Vec<String>> + Send + Sync>;
+pub(crate) type Announced = Arc<dyn Fn() -> Option<Vec<String>> + Send + Sync>;
 
 /// What a slot says of itself.
 #[derive(Clone)]
-pub struct Face {
+pub(crate) struct Face {
     /// Which manager the rack speaks to.
-    pub dialect: Dialect,
+    pub(crate) dialect: Dialect,
     /// Whether that manager knows the builders as virtualised.
-    pub virtualized: bool,
+    pub(crate) virtualized: bool,
     /// The architecture tag.
-    pub arch: String,
+    pub(crate) arch: String,
     /// The build types to announce until the worker has.
-    pub build_types: Vec<String>,
+    pub(crate) build_types: Vec<String>,
     /// Those that the worker has announced.
-    pub announced: Announced,
+    pub(crate) announced: Announced,
 }
 
 impl Face {
@@ -78,7 +78,7 @@ impl fmt::Debug for Face {
 
 /// One slot, as Launchpad sees it.
 #[derive(Debug, Clone)]
-pub struct SlotFront {
+pub(crate) struct SlotFront {
     slot: SlotHandle,
     face: Face,
     results: Results,
@@ -88,7 +88,12 @@ pub struct SlotFront {
 impl SlotFront {
     /// The front of `slot`.
     #[must_use]
-    pub fn new(slot: SlotHandle, face: Face, results: Results, filecache: Filecache) -> Self {
+    pub(crate) fn new(
+        slot: SlotHandle,
+        face: Face,
+        results: Results,
+        filecache: Filecache,
+    ) -> Self {
         Self {
             slot,
             face,

@@ -24,11 +24,11 @@ use super::{SlotFront, repeated};
 
 /// Host names and the slots they lead to.
 #[derive(Debug, Clone, Default)]
-pub struct Hosts(HashMap<String, Arc<SlotFront>>);
+pub(crate) struct Hosts(HashMap<String, Arc<SlotFront>>);
 
 impl Hosts {
     /// One more name. The configuration has checked that no two slots share one.
-    pub fn insert(&mut self, name: &str, slot: Arc<SlotFront>) {
+    pub(crate) fn insert(&mut self, name: &str, slot: Arc<SlotFront>) {
         self.0.insert(plain(name), slot);
     }
 
@@ -39,16 +39,16 @@ impl Hosts {
 
 /// What one listener leads to.
 #[derive(Debug, Clone)]
-pub struct Routes {
+pub(crate) struct Routes {
     /// By name; empty where the listener is a slot's own only.
-    pub hosts: Arc<Hosts>,
+    pub(crate) hosts: Arc<Hosts>,
     /// The slot that requests without a known name are for.
-    pub own: Option<Arc<SlotFront>>,
+    pub(crate) own: Option<Arc<SlotFront>>,
 }
 
 impl Routes {
     /// Serves `listener` until `stop`, then lets calls in flight end and returns.
-    pub async fn serve(
+    pub(crate) async fn serve(
         self,
         listener: TcpListener,
         settings: ServerSettings,

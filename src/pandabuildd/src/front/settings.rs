@@ -11,22 +11,22 @@ use serde::{Deserialize, Serialize};
 /// Where Launchpad finds the rack, and what its calls may cost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct FrontSettings {
+pub(crate) struct FrontSettings {
     /// The address that all slots share: a call's `Host` names the slot. Without it, slots have only
     /// their own.
-    pub listen: Option<SocketAddr>,
+    pub(crate) listen: Option<SocketAddr>,
     /// Connections at once, at each address that is listened on.
-    pub connections: usize,
+    pub(crate) connections: usize,
     /// Connections at once from one address. Launchpad opens up to 128.
-    pub connections_per_address: usize,
+    pub(crate) connections_per_address: usize,
     /// The most bytes of a call.
-    pub call_max_bytes: usize,
+    pub(crate) call_max_bytes: usize,
     /// Time for a call's bytes to arrive, in milliseconds.
-    pub call_ms: u64,
+    pub(crate) call_ms: u64,
     /// How long an answer may find nobody who reads it, in milliseconds.
-    pub write_ms: u64,
+    pub(crate) write_ms: u64,
     /// How long calls in flight may take when the daemon is told to stop, in milliseconds.
-    pub drain_ms: u64,
+    pub(crate) drain_ms: u64,
 }
 
 impl Default for FrontSettings {
@@ -53,7 +53,7 @@ impl FrontSettings {
     ///
     /// # Errors
     /// All of it.
-    pub fn check(&self) -> Result<(), Mistakes> {
+    pub(crate) fn check(&self) -> Result<(), Mistakes> {
         let mut mistakes = Mistakes::default();
         for (key, value) in [
             ("call_ms", self.call_ms),
@@ -81,7 +81,7 @@ impl FrontSettings {
 
     /// For the accept loop.
     #[must_use]
-    pub fn server(&self) -> ServerSettings {
+    pub(crate) fn server(&self) -> ServerSettings {
         ServerSettings {
             connections: self.connections,
             connections_per_address: self.connections_per_address,
@@ -93,7 +93,7 @@ impl FrontSettings {
 
     /// For the calls.
     #[must_use]
-    pub fn service(&self) -> ServiceLimits {
+    pub(crate) fn service(&self) -> ServiceLimits {
         ServiceLimits {
             xml: Limits {
                 bytes: self.call_max_bytes,

@@ -14,7 +14,7 @@ use crate::failpoint::{self, Point};
 const POLL: Duration = Duration::from_millis(500);
 
 /// Aborts, within its time.
-pub async fn abort(guest: &Guest) {
+pub(crate) async fn abort(guest: &Guest) {
     let directory = match guest.results.prepare(guest.attempt) {
         Ok(directory) => directory,
         Err(error) => {

@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// The board is lost.
-pub async fn collect(guest: &Guest) -> Result<Outcome, Lost> {
+pub(crate) async fn collect(guest: &Guest) -> Result<Outcome, Lost> {
     let limit = Duration::from_millis(guest.settings.collect_ms);
     timeout(limit, bring(guest))
         .await

@@ -19,7 +19,7 @@ use crate::guest::log::LogPuller;
 
 /// How a dispatch ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dispatched {
+pub(crate) enum Dispatched {
     /// The worker has accepted the build now.
     Begun,
     /// It had it already.
@@ -30,7 +30,11 @@ pub enum Dispatched {
 ///
 /// # Errors
 /// The board is lost.
-pub async fn dispatch(guest: &Guest, call: &BuildCall, depot: &str) -> Result<Dispatched, Lost> {
+pub(crate) async fn dispatch(
+    guest: &Guest,
+    call: &BuildCall,
+    depot: &str,
+) -> Result<Dispatched, Lost> {
     let limit = Duration::from_millis(guest.settings.dispatch_ms);
     timeout(limit, give(guest, call, depot))
         .await

@@ -44,11 +44,11 @@ pub(crate) type Fields = BTreeMap<String, Value>;
 
 /// What a worker has said of its build.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Extras {
+pub(crate) struct Extras {
     /// Further fields of its `status`.
-    pub status: Fields,
+    pub(crate) status: Fields,
     /// Its answer to `proxy_info`, where it has a proxy.
-    pub proxy: Option<ProxyInfo>,
+    pub(crate) proxy: Option<ProxyInfo>,
 }
 
 impl Extras {

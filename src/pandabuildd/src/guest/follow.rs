@@ -20,7 +20,7 @@ const PIECES_A_ROUND: u32 = 16;
 ///
 /// # Errors
 /// The board is lost.
-pub async fn follow(guest: &Guest) -> Result<(), Lost> {
+pub(crate) async fn follow(guest: &Guest) -> Result<(), Lost> {
     let directory = guest
         .results
         .prepare(guest.attempt)

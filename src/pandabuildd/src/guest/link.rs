@@ -17,7 +17,7 @@ use crate::ledger::BootSecrets;
 
 /// Why the agent could not be asked.
 #[derive(Debug, thiserror::Error)]
-pub enum LinkError {
+pub(crate) enum LinkError {
     /// The boot's or the master's certificate cannot be used.
     #[error(transparent)]
     Pinned(#[from] PinnedError),
@@ -38,13 +38,13 @@ pub enum LinkError {
 impl LinkError {
     /// The agent could not be reached, as against having answered something wrong.
     #[must_use]
-    pub fn is_silence(&self) -> bool {
+    pub(crate) fn is_silence(&self) -> bool {
         matches!(self, Self::Client(error) if error.is_silence())
     }
 
     /// What it means for the slot.
     #[must_use]
-    pub fn lost(&self) -> Lost {
+    pub(crate) fn lost(&self) -> Lost {
         match self {
             Self::Pinned(_) => Lost::Refused(self.to_string()),
             Self::Client(error) => super::lost(error),
@@ -57,7 +57,7 @@ impl LinkError {
 
 /// A connection to the agent of one boot. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Link {
+pub(crate) struct Link {
     endpoint: Endpoint,
     worker: BuilderClient,
     boot: String,
@@ -70,7 +70,7 @@ impl Link {
     ///
     /// # Errors
     /// A certificate that cannot be used.
-    pub fn new(
+    pub(crate) fn new(
         address: SocketAddr,
         master: &Identity,
         secrets: &BootSecrets,
@@ -92,7 +92,7 @@ impl Link {
     ///
     /// # Errors
     /// No answer, or one that is none or of another boot.
-    pub async fn report(&self) -> Result<Report, LinkError> {
+    pub(crate) async fn report(&self) -> Result<Report, LinkError> {
         let (status, body) = self
             .endpoint
             .get(BOOT_PATH, MAX_REPORT, self.call_limit)
@@ -111,7 +111,7 @@ impl Link {
     ///
     /// # Errors
     /// No answer, one that is none, or another status.
-    pub async fn idle(&self) -> Result<(), LinkError> {
+    pub(crate) async fn idle(&self) -> Result<(), LinkError> {
         match self.worker.status().await?.status {
             Status::Idle => Ok(()),
             Status::Building { .. } => Err(LinkError::NotIdle("BUILDING")),
@@ -123,7 +123,7 @@ impl Link {
 
     /// The worker behind the agent.
     #[must_use]
-    pub fn worker(&self) -> &BuilderClient {
+    pub(crate) fn worker(&self) -> &BuilderClient {
         &self.worker
     }
 }

@@ -32,17 +32,17 @@ pub(crate) mod tests;
 #[cfg(test)]
 pub(crate) mod toy;
 
-pub use abort::abort;
-pub use collect::collect;
+pub(crate) use abort::abort;
+pub(crate) use collect::collect;
 pub(crate) use dispatch::inputs;
-pub use dispatch::{Dispatched, dispatch};
-pub use extras::Extras;
-pub use follow::follow;
+pub(crate) use dispatch::{Dispatched, dispatch};
+pub(crate) use extras::Extras;
+pub(crate) use follow::follow;
 pub(crate) use link::difference;
-pub use link::{Link, LinkError};
-pub use prove::{Proving, prove};
-pub use results::{LOG_NAME, Results};
-pub use settings::GuestSettings;
+pub(crate) use link::{Link, LinkError};
+pub(crate) use prove::{Proving, prove};
+pub(crate) use results::{LOG_NAME, Results};
+pub(crate) use settings::GuestSettings;
 
 use panda_http::ClientError;
 use panda_protocol::launchpad::BuildId;
@@ -50,17 +50,17 @@ use panda_slot::{AttemptNo, Lost};
 
 /// One build on one board.
 #[derive(Debug)]
-pub struct Guest {
+pub(crate) struct Guest {
     /// The board.
-    pub link: Link,
+    pub(crate) link: Link,
     /// Where its results and log go.
-    pub results: Results,
+    pub(crate) results: Results,
     /// Which attempt of the slot it is.
-    pub attempt: AttemptNo,
+    pub(crate) attempt: AttemptNo,
     /// The job's cookie: what the worker must name.
-    pub build_id: BuildId,
+    pub(crate) build_id: BuildId,
     /// Limits.
-    pub settings: GuestSettings,
+    pub(crate) settings: GuestSettings,
 }
 
 /// What an error from the board means for the slot: no answer is silence, an answer that is none is a lie,

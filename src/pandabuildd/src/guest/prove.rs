@@ -12,7 +12,7 @@ use super::settings::GuestSettings;
 
 /// What must be proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Proving {
+pub(crate) enum Proving {
     /// This boot, and a worker that is idle.
     Idle,
     /// This boot.
@@ -20,7 +20,7 @@ pub enum Proving {
 }
 
 /// Asks for proof again and again, and calls `proved` for each; returns only when there is none.
-pub async fn prove(
+pub(crate) async fn prove(
     link: &Link,
     proving: Proving,
     settings: &GuestSettings,

@@ -24,14 +24,14 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use crate::failpoint::{self, Point};
 
 /// The build log's name in an attempt's directory, and in Launchpad's protocol.
-pub const LOG_NAME: &str = "buildlog";
+pub(crate) const LOG_NAME: &str = "buildlog";
 /// How much of the log's end is looked at for its tail: more than a tail, so that a whole line is found.
 const TAIL_BYTES: u64 = 4096;
 const PREFIX: &str = "attempt-";
 
 /// Where a slot's results are. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Results {
+pub(crate) struct Results {
     directory: Arc<Path>,
 }
 
@@ -41,7 +41,7 @@ impl Results {
     ///
     /// # Errors
     /// A directory that cannot be made, read or cleaned.
-    pub fn at(state: &Path, slot: &str, keep: &[AttemptNo]) -> io::Result<Self> {
+    pub(crate) fn at(state: &Path, slot: &str, keep: &[AttemptNo]) -> io::Result<Self> {
         let directory = state.join("slots").join(slot);
         fs::create_dir_all(&directory)?;
         for entry in fs::read_dir(&directory)? {
@@ -63,7 +63,7 @@ impl Results {
 
     /// The attempts whose results a slot in this state needs.
     #[must_use]
-    pub fn needed_by(slot: &Slot) -> Vec<AttemptNo> {
+    pub(crate) fn needed_by(slot: &Slot) -> Vec<AttemptNo> {
         let live = slot.live().map(|build| build.attempt);
         let kept = slot.kept.as_ref().map(|kept| kept.attempt);
         live.into_iter().chain(kept).collect()
@@ -71,18 +71,18 @@ impl Results {
 
     /// An attempt's directory.
     #[must_use]
-    pub fn attempt(&self, attempt: AttemptNo) -> PathBuf {
+    pub(crate) fn attempt(&self, attempt: AttemptNo) -> PathBuf {
         self.directory.join(directory_name(attempt))
     }
 
     /// Where an attempt's sanitised log is; it grows while the build runs.
     #[must_use]
-    pub fn log_path(&self, attempt: AttemptNo) -> PathBuf {
+    pub(crate) fn log_path(&self, attempt: AttemptNo) -> PathBuf {
         self.attempt(attempt).join(LOG_NAME)
     }
 
     /// The end of an attempt's log, as `logtail` shows it; empty while there is none.
-    pub async fn tail(&self, attempt: AttemptNo) -> Vec<u8> {
+    pub(crate) async fn tail(&self, attempt: AttemptNo) -> Vec<u8> {
         match read_end(&self.log_path(attempt)).await {
             Ok((end, whole)) => log_tail(&end, whole).to_vec(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -94,7 +94,7 @@ impl Results {
     }
 
     /// What the worker of an attempt has said of its build beyond the protocol's own.
-    pub async fn extras(&self, attempt: AttemptNo) -> Extras {
+    pub(crate) async fn extras(&self, attempt: AttemptNo) -> Extras {
         Extras::read(&self.attempt(attempt)).await
     }
 
@@ -102,7 +102,7 @@ impl Results {
     ///
     /// # Errors
     /// A file that cannot be opened.
-    pub async fn open_log(&self, attempt: AttemptNo) -> io::Result<Option<File>> {
+    pub(crate) async fn open_log(&self, attempt: AttemptNo) -> io::Result<Option<File>> {
         open(&self.log_path(attempt)).await
     }
 
@@ -110,12 +110,12 @@ impl Results {
     ///
     /// # Errors
     /// A file that cannot be opened.
-    pub async fn open(&self, attempt: AttemptNo, sha1: Sha1) -> io::Result<Option<File>> {
+    pub(crate) async fn open(&self, attempt: AttemptNo, sha1: Sha1) -> io::Result<Option<File>> {
         open(&self.attempt(attempt).join(sha1.to_string())).await
     }
 
     /// Drops an attempt's results. They are out of the way at once; their space is freed behind it.
-    pub fn drop_attempt(&self, attempt: AttemptNo) {
+    pub(crate) fn drop_attempt(&self, attempt: AttemptNo) {
         let path = self.attempt(attempt);
         let aside = self.directory.join(format!("dropped-{PREFIX}{attempt}"));
         let moved = failpoint::around(Point::ResultsDrop, String::new, || {

@@ -11,35 +11,35 @@ use serde::{Deserialize, Serialize};
 /// `[guest]` of `rack.toml`. Every time is in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct GuestSettings {
+pub(crate) struct GuestSettings {
     /// How often a worker that builds is asked for its status and log.
-    pub poll_ms: u64,
+    pub(crate) poll_ms: u64,
     /// How often a board that waits for a build proves itself again.
-    pub prove_ms: u64,
+    pub(crate) prove_ms: u64,
     /// A waiting board that has not proved itself for so long is reset.
-    pub prove_silent_ms: u64,
+    pub(crate) prove_silent_ms: u64,
     /// A building board that has not answered for so long is lost; a busy one may be slow.
-    pub follow_silent_ms: u64,
+    pub(crate) follow_silent_ms: u64,
     /// Time for a connection.
-    pub connect_ms: u64,
+    pub(crate) connect_ms: u64,
     /// Time for one call.
-    pub call_ms: u64,
+    pub(crate) call_ms: u64,
     /// Time for the worker to fetch one input.
-    pub input_ms: u64,
+    pub(crate) input_ms: u64,
     /// Time for all that comes before the worker acknowledges a build.
-    pub dispatch_ms: u64,
+    pub(crate) dispatch_ms: u64,
     /// Time for one result file.
-    pub file_ms: u64,
+    pub(crate) file_ms: u64,
     /// The longest a build may take, since the daemon began to follow it.
-    pub build_ms: u64,
+    pub(crate) build_ms: u64,
     /// Time for all results and the rest of the log.
-    pub collect_ms: u64,
+    pub(crate) collect_ms: u64,
     /// Time for an aborted worker to hand its log over, before its board loses power.
-    pub abort_ms: u64,
+    pub(crate) abort_ms: u64,
     /// The most bytes of a build log; the rest is left out.
-    pub log_max_bytes: u64,
+    pub(crate) log_max_bytes: u64,
     /// The most bytes of a build's results together.
-    pub results_max_bytes: u64,
+    pub(crate) results_max_bytes: u64,
 }
 
 impl Default for GuestSettings {
@@ -71,7 +71,7 @@ impl GuestSettings {
     ///
     /// # Errors
     /// All of it.
-    pub fn check(&self) -> Result<(), Mistakes> {
+    pub(crate) fn check(&self) -> Result<(), Mistakes> {
         let mut mistakes = Mistakes::default();
         let times = [
             ("poll_ms", self.poll_ms),

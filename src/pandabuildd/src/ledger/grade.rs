@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// How good the evidence of a power cut is, from weakest to strongest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Grade {
+pub(crate) enum Grade {
     /// The power driver reads back off, and the port stayed empty.
     Readback,
     /// The board's own USB gadget left within a window after the order.
@@ -20,7 +20,7 @@ pub enum Grade {
 impl Grade {
     /// As written in settings, in the ledger and for operators.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Readback => "readback",
             Self::Presence => "presence",

@@ -33,17 +33,17 @@ use rusqlite::Connection;
 
 use crate::failpoint::{self, Point};
 
-pub use grade::Grade;
-pub use records::{AttemptRecord, BootHistory, BootSecrets, NewAttempt, Step};
+pub(crate) use grade::Grade;
+pub(crate) use records::{AttemptRecord, BootHistory, BootSecrets, NewAttempt, Step};
 
 /// How many boots of a slot are remembered with their steps.
-pub const KEPT_BOOTS: u32 = 200;
+pub(crate) const KEPT_BOOTS: u32 = 200;
 /// How many steps of one boot are recorded; a chain has about ten.
-pub const MAX_STEPS: u32 = 100;
+pub(crate) const MAX_STEPS: u32 = 100;
 
 /// What went wrong with the ledger. No variant holds what was to be written.
 #[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
+pub(crate) enum LedgerError {
     /// The file cannot be made, or its rights cannot be set.
     #[error("{path}: cannot make the ledger: {source}; check the state directory and its owner")]
     File {
@@ -97,7 +97,7 @@ pub enum LedgerError {
 
 /// The ledger. Cheap to clone; all clones share the connections.
 #[derive(Clone)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     /// First, so that the one that may write is closed last, and tidies up.
     reader: Arc<Mutex<Connection>>,
     writer: Arc<Mutex<Connection>>,
@@ -114,7 +114,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The file cannot be made, is not a ledger, or is newer than this daemon.
-    pub fn open(path: &Path) -> Result<Self, LedgerError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, LedgerError> {
         let writer = Arc::new(Mutex::new(schema::open(path)?));
         let reader = Arc::new(Mutex::new(schema::open_to_read(path)?));
         Ok(Self { reader, writer })
@@ -124,7 +124,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The ledger cannot be read, or the record is damaged.
-    pub async fn load_slot(&self, name: &str) -> Result<Option<Slot>, LedgerError> {
+    pub(crate) async fn load_slot(&self, name: &str) -> Result<Option<Slot>, LedgerError> {
         let name = name.to_owned();
         self.read(move |db| slots::load(db, &name)).await
     }
@@ -134,7 +134,7 @@ impl Ledger {
     ///
     /// # Errors
     /// Nothing was changed: the ledger cannot be written.
-    pub async fn commit(
+    pub(crate) async fn commit(
         &self,
         name: &str,
         slot: &Slot,
@@ -154,7 +154,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The ledger cannot be written, or the slot has had this boot already.
-    pub async fn begin_boot(
+    pub(crate) async fn begin_boot(
         &self,
         slot: &str,
         boot: BootNo,
@@ -171,7 +171,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The ledger cannot be read, or the record is damaged.
-    pub async fn boot_secrets(
+    pub(crate) async fn boot_secrets(
         &self,
         slot: &str,
         boot: BootNo,
@@ -185,7 +185,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The ledger cannot be written.
-    pub async fn record_step(
+    pub(crate) async fn record_step(
         &self,
         slot: &str,
         boot: BootNo,
@@ -205,7 +205,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The ledger cannot be read, or a record is damaged.
-    pub async fn boots(
+    pub(crate) async fn boots(
         &self,
         slot: Option<&str>,
         limit: u32,
@@ -219,7 +219,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The ledger cannot be read, or the record is damaged.
-    pub async fn attempt(
+    pub(crate) async fn attempt(
         &self,
         slot: &str,
         attempt: AttemptNo,
@@ -233,7 +233,11 @@ impl Ledger {
     ///
     /// # Errors
     /// The ledger cannot be written.
-    pub async fn end_attempt(&self, slot: &str, attempt: AttemptNo) -> Result<(), LedgerError> {
+    pub(crate) async fn end_attempt(
+        &self,
+        slot: &str,
+        attempt: AttemptNo,
+    ) -> Result<(), LedgerError> {
         let slot = slot.to_owned();
         self.write(Point::CommitAttemptEnd, String::new, move |db| {
             slots::end_attempt(db, &slot, attempt)
@@ -245,7 +249,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The ledger cannot be written.
-    pub async fn pin(&self, slot: &str, sha1: Sha1) -> Result<(), LedgerError> {
+    pub(crate) async fn pin(&self, slot: &str, sha1: Sha1) -> Result<(), LedgerError> {
         let slot = slot.to_owned();
         self.write(Point::CommitPin, String::new, move |db| {
             slots::pin(db, &slot, sha1)
@@ -257,7 +261,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The ledger cannot be written.
-    pub async fn unpin(&self, slot: &str) -> Result<(), LedgerError> {
+    pub(crate) async fn unpin(&self, slot: &str) -> Result<(), LedgerError> {
         let slot = slot.to_owned();
         self.write(Point::CommitUnpin, String::new, move |db| {
             slots::unpin(db, &slot)
@@ -269,7 +273,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The ledger cannot be read, or a record is damaged.
-    pub async fn pins(&self) -> Result<Vec<(String, Sha1)>, LedgerError> {
+    pub(crate) async fn pins(&self) -> Result<Vec<(String, Sha1)>, LedgerError> {
         self.read(slots::pins).await
     }
 
@@ -278,7 +282,11 @@ impl Ledger {
     ///
     /// # Errors
     /// The ledger cannot be written.
-    pub async fn begin_duty(&self, slot: &str, attempt: AttemptNo) -> Result<(), LedgerError> {
+    pub(crate) async fn begin_duty(
+        &self,
+        slot: &str,
+        attempt: AttemptNo,
+    ) -> Result<(), LedgerError> {
         let slot = slot.to_owned();
         self.write(Point::CommitDuty, String::new, move |db| {
             duties::begin(db, &slot, attempt)
@@ -290,7 +298,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The ledger cannot be read, or the record is damaged.
-    pub async fn duty(&self, slot: &str) -> Result<Option<AttemptNo>, LedgerError> {
+    pub(crate) async fn duty(&self, slot: &str) -> Result<Option<AttemptNo>, LedgerError> {
         let slot = slot.to_owned();
         self.read(move |db| duties::load(db, &slot)).await
     }
@@ -299,7 +307,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The ledger cannot be written.
-    pub async fn end_duty(&self, slot: &str) -> Result<(), LedgerError> {
+    pub(crate) async fn end_duty(&self, slot: &str) -> Result<(), LedgerError> {
         let slot = slot.to_owned();
         self.write(Point::CommitDutyEnd, String::new, move |db| {
             duties::end(db, &slot)

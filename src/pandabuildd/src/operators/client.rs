@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// A daemon to be asked.
 #[derive(Debug, Clone)]
-pub struct Daemon {
+pub(crate) struct Daemon {
     socket: PathBuf,
     /// Where it may be instead: one of an earlier release, or one whose user may not make the usual directory.
     former: Option<PathBuf>,
@@ -38,7 +38,7 @@ pub struct Daemon {
 
 /// Why the daemon was not asked, or did not answer well.
 #[derive(Debug, thiserror::Error)]
-pub enum AskError {
+pub(crate) enum AskError {
     /// It cannot be reached.
     #[error("{}: {source}{}{}", path.display(), Hint(path, source), long_hint(path))]
     Connect {
@@ -66,7 +66,7 @@ pub enum AskError {
 impl AskError {
     /// Whether no daemon is there (yet), or it has just gone.
     #[must_use]
-    pub fn is_absence(&self) -> bool {
+    pub(crate) fn is_absence(&self) -> bool {
         match self {
             Self::Connect { source, .. } => is_nobody(source),
             Self::Problem(problem) => problem.kind == ProblemKind::Stopping,
@@ -86,7 +86,7 @@ fn is_nobody(error: &io::Error) -> bool {
 impl Daemon {
     /// The one that listens at `socket`.
     #[must_use]
-    pub fn at(socket: PathBuf) -> Self {
+    pub(crate) fn at(socket: PathBuf) -> Self {
         Self {
             socket,
             former: None,
@@ -97,7 +97,7 @@ impl Daemon {
 
     /// The one of this machine.
     #[must_use]
-    pub fn usual() -> Self {
+    pub(crate) fn usual() -> Self {
         Self {
             former: Some(PathBuf::from(FORMER)),
             ..Self::at(PathBuf::from(DEFAULT))
@@ -106,7 +106,7 @@ impl Daemon {
 
     /// Has what is asked recorded as asked for somebody: what is not printable ASCII is left out of the name.
     #[must_use]
-    pub fn on_behalf_of(mut self, name: Option<String>) -> Self {
+    pub(crate) fn on_behalf_of(mut self, name: Option<String>) -> Self {
         let plain = |name: String| -> String {
             let plain = name.chars().filter(|c| matches!(c, ' '..='~'));
             plain.take(MAX_ON_BEHALF_OF).collect()
@@ -119,7 +119,7 @@ impl Daemon {
     ///
     /// # Errors
     /// See [`AskError`].
-    pub async fn ask<R: Request>(
+    pub(crate) async fn ask<R: Request>(
         &self,
         request: &R,
         waits: Duration,
@@ -153,7 +153,7 @@ impl Daemon {
     ///
     /// # Errors
     /// See [`AskError`].
-    pub async fn ask_when_there<R: Request>(
+    pub(crate) async fn ask_when_there<R: Request>(
         &self,
         request: impl Fn(Duration) -> R,
         waits: Duration,

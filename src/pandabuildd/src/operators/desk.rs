@@ -22,32 +22,32 @@ use crate::webservice::Duty;
 
 /// What operators may ask of.
 #[derive(Debug)]
-pub struct Desk {
+pub(crate) struct Desk {
     /// The slots, in the order of `rack.toml`.
-    pub slots: Vec<Operated>,
+    pub(crate) slots: Vec<Operated>,
     /// What their consoles have said.
-    pub consoles: Consoles,
+    pub(crate) consoles: Consoles,
     /// The history of boots, and the record of actions.
-    pub ledger: Ledger,
+    pub(crate) ledger: Ledger,
     /// Which manager the rack speaks to.
-    pub dialect: Dialect,
+    pub(crate) dialect: Dialect,
     /// Whether that manager knows the builders as virtualised.
-    pub virtualized: bool,
+    pub(crate) virtualized: bool,
     /// Who has typed on which console, and when that was recorded.
-    pub typists: Mutex<HashMap<(String, Option<i32>), Instant>>,
+    pub(crate) typists: Mutex<HashMap<(String, Option<i32>), Instant>>,
 }
 
 /// A slot that operators may ask of. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Operated {
+pub(crate) struct Operated {
     /// The slot.
-    pub handle: SlotHandle,
+    pub(crate) handle: SlotHandle,
     /// The host names that Launchpad knows it by.
-    pub hosts: Vec<String>,
+    pub(crate) hosts: Vec<String>,
     /// Its RPC, as Launchpad reaches it.
-    pub rpc: Rpc,
+    pub(crate) rpc: Rpc,
     /// Its duty towards Launchpad's web service, where one is configured.
-    pub duty: Option<Duty>,
+    pub(crate) duty: Option<Duty>,
 }
 
 impl Desk {

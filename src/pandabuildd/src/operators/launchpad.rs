@@ -37,14 +37,18 @@ const MAX_REPEATED: usize = 100;
 
 /// A slot's RPC, reached as Launchpad reaches it: over the network, by its host name.
 #[derive(Debug, Clone)]
-pub struct Rpc(BuilderClient);
+pub(crate) struct Rpc(BuilderClient);
 
 impl Rpc {
     /// The RPC of the slot that goes by `host` at the listener's `address`; `tls` is not used.
     ///
     /// # Errors
     /// No client can be made.
-    pub fn new(host: &str, address: SocketAddr, tls: ClientConfig) -> Result<Self, ClientError> {
+    pub(crate) fn new(
+        host: &str,
+        address: SocketAddr,
+        tls: ClientConfig,
+    ) -> Result<Self, ClientError> {
         let settings = EndpointSettings {
             connect_limit: RPC_LIMIT,
             read_limit: RPC_LIMIT,

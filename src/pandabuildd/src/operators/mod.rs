@@ -12,19 +12,19 @@
 //! - `routes`: HTTP in and out; `desk`: how slots are; `orders`, `launchpad`: what changes them; `actions`: the record
 
 mod actions;
-pub mod client;
+pub(crate) mod client;
 mod console;
 mod desk;
 mod launchpad;
 mod orders;
 mod routes;
-pub mod settings;
+pub(crate) mod settings;
 mod socket;
 #[cfg(test)]
 mod tests;
 
-pub use self::desk::{Desk, Operated};
-pub use self::launchpad::Rpc;
-pub use self::routes::serve;
-pub use self::settings::{OperatorsSettings, SOCKET};
-pub use self::socket::{SocketError, bind};
+pub(crate) use self::desk::{Desk, Operated};
+pub(crate) use self::launchpad::Rpc;
+pub(crate) use self::routes::serve;
+pub(crate) use self::settings::{OperatorsSettings, SOCKET};
+pub(crate) use self::socket::{SocketError, bind};

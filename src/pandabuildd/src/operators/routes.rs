@@ -34,7 +34,7 @@ const SETTINGS: ServerSettings = ServerSettings {
 };
 
 /// Answers at `sockets` until `stop`. Requests that wait then are told that the daemon is stopping.
-pub async fn serve(sockets: Vec<Bound>, desk: Desk, stop: CancellationToken) {
+pub(crate) async fn serve(sockets: Vec<Bound>, desk: Desk, stop: CancellationToken) {
     let desk = Arc::new(desk);
     let mut served = JoinSet::new();
     for socket in sockets {

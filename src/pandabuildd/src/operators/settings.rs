@@ -6,22 +6,22 @@ use panda_board::settings::Mistakes;
 use serde::Deserialize;
 
 /// The socket's name, in whatever directory it is.
-pub const SOCKET: &str = "control.sock";
+pub(crate) const SOCKET: &str = "control.sock";
 /// Where the unit has the daemon listen (its `RuntimeDirectory=`), and where the command line asks.
-pub const DEFAULT: &str = "/run/pandabuildd/control.sock";
+pub(crate) const DEFAULT: &str = "/run/pandabuildd/control.sock";
 /// Where both did before.
-pub const FORMER: &str = "/var/lib/pandabuildd/control.sock";
+pub(crate) const FORMER: &str = "/var/lib/pandabuildd/control.sock";
 /// The longest path of a Unix socket: 108 bytes with its NUL.
 const LONGEST_PATH: usize = 107;
 
 /// Where operators find the daemon, and who of them may ask.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct OperatorsSettings {
+pub(crate) struct OperatorsSettings {
     /// The socket. Where it is left out: [`DEFAULT`], and [`SOCKET`] in the state directory, where it used to be.
-    pub socket: Option<PathBuf>,
+    pub(crate) socket: Option<PathBuf>,
     /// A group whose members may ask too; else only the daemon's own user and root.
-    pub group: Option<String>,
+    pub(crate) group: Option<String>,
 }
 
 impl OperatorsSettings {
@@ -29,7 +29,7 @@ impl OperatorsSettings {
     ///
     /// # Errors
     /// Each setting that is out of its range.
-    pub fn check(&self) -> Result<(), Mistakes> {
+    pub(crate) fn check(&self) -> Result<(), Mistakes> {
         let mut mistakes = Mistakes::default();
         if let Some(socket) = &self.socket {
             let expected = format!("expected a path such as {DEFAULT}");
@@ -48,7 +48,7 @@ impl OperatorsSettings {
 
     /// Where programs of this machine find the daemon of the state directory `state`.
     #[must_use]
-    pub fn socket_of(&self, state: &Path) -> PathBuf {
+    pub(crate) fn socket_of(&self, state: &Path) -> PathBuf {
         self.socket.clone().unwrap_or_else(|| state.join(SOCKET))
     }
 }

@@ -21,7 +21,7 @@ use crate::failpoint::{self, Point};
 
 /// Why operators cannot be listened to.
 #[derive(Debug, thiserror::Error)]
-pub enum SocketError {
+pub(crate) enum SocketError {
     /// The socket cannot be made.
     #[error("operators' socket {}: {source}{}; [operators] socket in rack.toml names another", path.display(), long_hint(path))]
     Make {
@@ -48,7 +48,7 @@ pub enum SocketError {
 
 /// A socket that nobody answers at yet.
 #[derive(Debug)]
-pub struct Bound {
+pub(crate) struct Bound {
     pub(super) listener: UnixListener,
     pub(super) path: PathBuf,
     /// Where to ask instead, where this is the former place.
@@ -60,7 +60,7 @@ pub struct Bound {
 ///
 /// # Errors
 /// See [`SocketError`].
-pub fn bind(settings: &OperatorsSettings, state: &Path) -> Result<Vec<Bound>, SocketError> {
+pub(crate) fn bind(settings: &OperatorsSettings, state: &Path) -> Result<Vec<Bound>, SocketError> {
     let group = settings.group.as_deref().map(group).transpose()?;
     let here = |path: &Path| bind_at(path, state, group);
     if let Some(path) = &settings.socket {

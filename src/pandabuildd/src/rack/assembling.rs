@@ -43,7 +43,7 @@ impl Rack {
     ///
     /// # Errors
     /// See [`RackError`]. No board has been touched then.
-    pub async fn start(config: Config, lock: StateLock) -> Result<Self, RackError> {
+    pub(crate) async fn start(config: Config, lock: StateLock) -> Result<Self, RackError> {
         let ready = match Ready::examine(&config).await {
             Ok(ready) => ready,
             Err(wrong) => return Err(RackError::Several(wrong)),

@@ -18,7 +18,7 @@ use panda_image::ImageError;
 
 /// Why a rack does not start. Every message says what to do.
 #[derive(Debug, thiserror::Error)]
-pub enum RackError {
+pub(crate) enum RackError {
     /// The state directory.
     #[error("state directory {}: {source}; the daemon needs a directory of its own that it may write", path.display())]
     State {

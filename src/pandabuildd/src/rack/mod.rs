@@ -25,16 +25,16 @@ mod ready;
 mod rollout;
 mod running;
 mod slots;
-pub mod sockets;
+pub(crate) mod sockets;
 mod state;
 #[cfg(test)]
 mod tests;
 
-pub use self::error::RackError;
+pub(crate) use self::error::RackError;
 pub(crate) use self::ready::Ready;
-pub use self::running::Rack;
-pub use self::sockets::Sockets;
-pub use self::state::StateLock;
+pub(crate) use self::running::Rack;
+pub(crate) use self::sockets::Sockets;
+pub(crate) use self::state::StateLock;
 
 /// The ledger's name in the state directory.
 const LEDGER: &str = "ledger.sqlite";

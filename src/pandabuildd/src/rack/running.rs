@@ -11,7 +11,7 @@ use crate::slot::SlotHandle;
 
 /// A rack that runs.
 #[derive(Debug)]
-pub struct Rack {
+pub(crate) struct Rack {
     pub(super) slots: Vec<SlotHandle>,
     pub(super) urls: Vec<(String, String)>,
     /// What answers Launchpad.
@@ -28,13 +28,13 @@ pub struct Rack {
 impl Rack {
     /// Each slot's name, and the URL that Launchpad may know it by.
     #[must_use]
-    pub fn urls(&self) -> &[(String, String)] {
+    pub(crate) fn urls(&self) -> &[(String, String)] {
         &self.urls
     }
 
     /// Stops: no slot says IDLE any more, calls in flight end, and the boards go on as they are for the next
     /// daemon.
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         for slot in &self.slots {
             if slot.quiesce().await.is_err() {
                 tracing::debug!(slot = slot.name(), "had ended already");

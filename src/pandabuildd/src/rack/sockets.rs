@@ -27,7 +27,7 @@ const LISTENS: &str = "0A";
 
 /// What is wrong with the sockets that were passed.
 #[derive(Debug, thiserror::Error)]
-pub enum SocketError {
+pub(crate) enum SocketError {
     /// The variables are not as they should be.
     #[error(
         "LISTEN_FDS={given:?}: expected the number of sockets that were passed, at most {MOST}; start the daemon by \
@@ -81,7 +81,7 @@ pub enum SocketError {
 
 /// Sockets that are held for us, by address.
 #[derive(Debug, Default)]
-pub struct Sockets(Vec<Held>);
+pub(crate) struct Sockets(Vec<Held>);
 
 #[derive(Debug)]
 struct Held {
@@ -96,7 +96,7 @@ impl Sockets {
     ///
     /// # Errors
     /// See [`SocketError`].
-    pub fn passed() -> Result<Self, SocketError> {
+    pub(crate) fn passed() -> Result<Self, SocketError> {
         let own = std::process::id().to_string();
         let Ok(given) = std::env::var("LISTEN_FDS") else {
             return Ok(Self::default());
@@ -132,7 +132,7 @@ impl Sockets {
     ///
     /// # Errors
     /// The first that has not.
-    pub fn check(&self, config: &Config) -> Result<(), SocketError> {
+    pub(crate) fn check(&self, config: &Config) -> Result<(), SocketError> {
         let known = addresses(config);
         let mut seen = HashSet::new();
         for held in &self.0 {

@@ -14,14 +14,14 @@ const LOCK: &str = "lock";
 
 /// A state directory that is this daemon's alone, until it is dropped.
 #[derive(Debug)]
-pub struct StateLock(#[expect(dead_code, reason = "held, never read")] Flock<File>);
+pub(crate) struct StateLock(#[expect(dead_code, reason = "held, never read")] Flock<File>);
 
 impl StateLock {
     /// Takes the directory `state`, made private where there is none.
     ///
     /// # Errors
     /// [`RackError::State`], [`RackError::InUse`].
-    pub fn take(state: &Path) -> Result<Self, RackError> {
+    pub(crate) fn take(state: &Path) -> Result<Self, RackError> {
         let failed = |source| RackError::State {
             path: state.to_owned(),
             source,

@@ -11,26 +11,26 @@ use tokio::time::timeout;
 /// The slot's task has ended; the daemon is stopping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the daemon is stopping: try again when it is back")]
-pub struct SlotClosed;
+pub(crate) struct SlotClosed;
 
 /// What is to be seen of a slot. Its state is the committed one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct View {
+pub(crate) struct View {
     /// The committed state.
-    pub slot: Slot,
+    pub(crate) slot: Slot,
     /// When the board came into the state it is in, as far as this daemon saw it, in milliseconds since
     /// 1970 UTC; for people only.
-    pub since_unix_ms: i64,
+    pub(crate) since_unix_ms: i64,
     /// Why the slot is not to be believed Fresh whatever its state says: the daemon is starting or
     /// stopping, or the ledger cannot be written.
-    pub fault: Option<String>,
+    pub(crate) fault: Option<String>,
 }
 
 impl View {
     /// What a manager is told of the slot: always use this, never [`panda_slot::manager_status`] on the state,
     /// which does not know of `fault`.
     #[must_use]
-    pub fn manager_status(&self, dialect: Dialect, virtualized: bool) -> ManagerStatus {
+    pub(crate) fn manager_status(&self, dialect: Dialect, virtualized: bool) -> ManagerStatus {
         match (
             panda_slot::manager_status(&self.slot, dialect, virtualized),
             &self.fault,
@@ -44,13 +44,13 @@ impl View {
 
     /// The board is Fresh, nothing is kept, and a build would be accepted.
     #[must_use]
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.manager_status(Dialect::Current, true) == ManagerStatus::Idle
     }
 
     /// The board is proven and has run nothing, whatever else is kept or held.
     #[must_use]
-    pub fn is_fresh(&self) -> bool {
+    pub(crate) fn is_fresh(&self) -> bool {
         matches!(self.slot.board, Board::Fresh { .. }) && self.fault.is_none()
     }
 }
@@ -86,7 +86,7 @@ pub(super) const STARTING: &str = "the daemon is starting";
 
 /// A slot, for the rest of the daemon. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct SlotHandle {
+pub(crate) struct SlotHandle {
     pub(super) name: std::sync::Arc<str>,
     pub(super) mailbox: mpsc::Sender<Message>,
     pub(super) view: watch::Receiver<View>,
@@ -95,25 +95,25 @@ pub struct SlotHandle {
 impl SlotHandle {
     /// The slot's name.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// The slot as it is now.
     #[must_use]
-    pub fn view(&self) -> View {
+    pub(crate) fn view(&self) -> View {
         self.view.borrow().clone()
     }
 
     /// The slot as it is now and as it becomes; closed when the slot's task has ended.
     #[must_use]
-    pub fn watch(&self) -> watch::Receiver<View> {
+    pub(crate) fn watch(&self) -> watch::Receiver<View> {
         self.view.clone()
     }
 
     /// Waits while nobody can know whether the board is Fresh: the daemon has only just started, and the board has
     /// not proven itself again. At most `limit`, for a board that has gone meanwhile.
-    pub async fn rejoined(&self, limit: Duration) {
+    pub(crate) async fn rejoined(&self, limit: Duration) {
         let mut watch = self.watch();
         let rejoined = watch.wait_for(|view| {
             let proving = matches!(view.slot.board, Board::Rejoining(Rejoin::Fresh { .. }));
@@ -129,7 +129,7 @@ impl SlotHandle {
     ///
     /// # Errors
     /// The slot's task has ended.
-    pub async fn build(&self, call: BuildCall) -> Result<Answer, SlotClosed> {
+    pub(crate) async fn build(&self, call: BuildCall) -> Result<Answer, SlotClosed> {
         self.ask(Ask::Build(Box::new(call))).await
     }
 
@@ -137,7 +137,7 @@ impl SlotHandle {
     ///
     /// # Errors
     /// The slot's task has ended.
-    pub async fn abort(&self) -> Result<Answer, SlotClosed> {
+    pub(crate) async fn abort(&self) -> Result<Answer, SlotClosed> {
         self.ask(Ask::Abort).await
     }
 
@@ -146,7 +146,7 @@ impl SlotHandle {
     ///
     /// # Errors
     /// The slot's task has ended.
-    pub async fn clean(&self) -> Result<Answer, SlotClosed> {
+    pub(crate) async fn clean(&self) -> Result<Answer, SlotClosed> {
         self.ask(Ask::Clean).await
     }
 
@@ -155,7 +155,7 @@ impl SlotHandle {
     ///
     /// # Errors
     /// The slot's task has ended.
-    pub async fn reset(&self) -> Result<Answer, SlotClosed> {
+    pub(crate) async fn reset(&self) -> Result<Answer, SlotClosed> {
         self.ask(Ask::Reset).await
     }
 
@@ -163,7 +163,7 @@ impl SlotHandle {
     ///
     /// # Errors
     /// The slot's task has ended.
-    pub async fn operator_reset(&self, forced: bool) -> Result<Answer, SlotClosed> {
+    pub(crate) async fn operator_reset(&self, forced: bool) -> Result<Answer, SlotClosed> {
         self.ask(Ask::OperatorReset { forced }).await
     }
 
@@ -171,7 +171,7 @@ impl SlotHandle {
     ///
     /// # Errors
     /// The slot's task has ended.
-    pub async fn hold(&self, reason: String) -> Result<Answer, SlotClosed> {
+    pub(crate) async fn hold(&self, reason: String) -> Result<Answer, SlotClosed> {
         self.ask(Ask::Hold { reason }).await
     }
 
@@ -179,7 +179,7 @@ impl SlotHandle {
     ///
     /// # Errors
     /// The slot's task has ended.
-    pub async fn release(&self) -> Result<Answer, SlotClosed> {
+    pub(crate) async fn release(&self) -> Result<Answer, SlotClosed> {
         self.ask(Ask::Release).await
     }
 
@@ -188,7 +188,7 @@ impl SlotHandle {
     ///
     /// # Errors
     /// The slot's task has ended.
-    pub async fn image_outdated(&self, boot: BootNo) -> Result<Answer, SlotClosed> {
+    pub(crate) async fn image_outdated(&self, boot: BootNo) -> Result<Answer, SlotClosed> {
         self.ask(Ask::ImageOutdated { boot }).await
     }
 
@@ -196,7 +196,7 @@ impl SlotHandle {
     ///
     /// # Errors
     /// The slot's task has ended.
-    pub async fn quiesce(&self) -> Result<(), SlotClosed> {
+    pub(crate) async fn quiesce(&self) -> Result<(), SlotClosed> {
         self.mailbox
             .send(Message::Quiesce)
             .await
@@ -205,7 +205,7 @@ impl SlotHandle {
 
     /// Ends the slot's task: everything asked before is answered (a waiting `clean` with a refusal),
     /// activities on the board are let go, and the board is left as it is for the next daemon.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         if self.mailbox.send(Message::Close).await.is_ok() {
             self.mailbox.closed().await;
             let mut view = self.view.clone();

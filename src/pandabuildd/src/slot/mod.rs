@@ -13,12 +13,12 @@
 //! - [`settings`]: how often and how long
 //! - `task`: the task itself
 
-pub mod handle;
-pub mod settings;
+pub(crate) mod handle;
+pub(crate) mod settings;
 mod task;
 #[cfg(test)]
 mod tests;
 
-pub use handle::{SlotClosed, SlotHandle, View};
-pub use settings::Settings;
-pub use task::spawn;
+pub(crate) use handle::{SlotClosed, SlotHandle, View};
+pub(crate) use settings::Settings;
+pub(crate) use task::spawn;

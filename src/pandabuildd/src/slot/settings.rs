@@ -9,27 +9,27 @@ use serde::{Deserialize, Serialize};
 /// How often a slot tries things, and how long it waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Attempts of one reset (cut and boot) before the board is Failed.
-    pub attempts: u32,
+    pub(crate) attempts: u32,
     /// How often a build that the worker has not acknowledged moves to a new boot.
-    pub moves: u32,
+    pub(crate) moves: u32,
     /// How long a `clean` waits for its board. Today's manager calls `clean` for builders that are not
     /// virtualised only, and waits 40 s for the answer; waiting longer here would only answer a caller
     /// who has gone. (2011's `clean` never waits.)
-    pub clean_wait_seconds: u64,
+    pub(crate) clean_wait_seconds: u64,
     /// The pause before a Failed board is tried again for the first time; it doubles each time.
-    pub retry_first_seconds: u64,
+    pub(crate) retry_first_seconds: u64,
     /// The longest such pause.
-    pub retry_most_seconds: u64,
+    pub(crate) retry_most_seconds: u64,
     /// Whether a board loses power as soon as its results are in, and not only when Launchpad asks for the
     /// reset. Without it every build costs its builder the time of a reset more, and a board that has run
     /// somebody's build stays powered; it is there to compare the two.
-    pub eager_reset: bool,
+    pub(crate) eager_reset: bool,
     /// Which manager the rack speaks to. A setting of the rack, not of this part: whoever assembles the
     /// rack fills it in.
     #[serde(skip)]
-    pub dialect: Dialect,
+    pub(crate) dialect: Dialect,
 }
 
 impl Default for Settings {
@@ -49,11 +49,11 @@ impl Default for Settings {
 /// A setting that cannot be meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: expected {allowed}")]
-pub struct SettingsError {
+pub(crate) struct SettingsError {
     /// The setting.
-    pub key: &'static str,
+    pub(crate) key: &'static str,
     /// What it may be.
-    pub allowed: &'static str,
+    pub(crate) allowed: &'static str,
 }
 
 impl Settings {
@@ -61,7 +61,7 @@ impl Settings {
     ///
     /// # Errors
     /// The first setting that cannot be meant.
-    pub fn check(&self) -> Result<(), SettingsError> {
+    pub(crate) fn check(&self) -> Result<(), SettingsError> {
         let bad = |key, allowed| Err(SettingsError { key, allowed });
         if !(1..=100).contains(&self.attempts) {
             return bad("attempts", "1 to 100");

@@ -37,7 +37,7 @@ const LEDGER_RETRY: Duration = Duration::from_secs(2);
 /// Starts the task of the slot `name`, whose committed state is `initial` (none where it was never
 /// seen). Its first event is `Recover`. The task ends with [`SlotHandle::close`], or when every handle
 /// is gone.
-pub fn spawn(
+pub(crate) fn spawn(
     name: &str,
     initial: Option<Slot>,
     ledger: Ledger,

@@ -27,7 +27,7 @@ use crate::identity::IdentityError;
 
 /// Why the web service did not do what was asked. No message holds a secret.
 #[derive(Debug, thiserror::Error)]
-pub enum WebServiceError {
+pub(crate) enum WebServiceError {
     /// The credentials file.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
@@ -102,7 +102,7 @@ struct Written {
 
 /// The web service. It keeps no credentials: each call reads them.
 #[derive(Debug)]
-pub struct WebService {
+pub(crate) struct WebService {
     endpoint: Endpoint,
     settings: WebServiceSettings,
 }
@@ -112,7 +112,7 @@ impl WebService {
     ///
     /// # Errors
     /// The credentials cannot be used, or there is no TLS.
-    pub fn new(settings: WebServiceSettings) -> Result<Self, WebServiceError> {
+    pub(crate) fn new(settings: WebServiceSettings) -> Result<Self, WebServiceError> {
         Credentials::load(&settings.credentials)?;
         let limit = Duration::from_millis(settings.call_ms);
         let limits = EndpointSettings {

@@ -31,7 +31,7 @@ pub(super) struct Credentials {
 
 /// Why there are no credentials. No message holds any of the file's text.
 #[derive(Debug, thiserror::Error)]
-pub enum CredentialsError {
+pub(crate) enum CredentialsError {
     /// It cannot be read.
     #[error("{}: {source}; [webservice] credentials names the file that launchpadlib's Credentials.save_to_path wrote", path.display())]
     Read {

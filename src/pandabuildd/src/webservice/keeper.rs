@@ -30,7 +30,7 @@ const MAX_NOTES: usize = 1000;
 
 /// Why a duty was not begun.
 #[derive(Debug, thiserror::Error)]
-pub enum DutyError {
+pub(crate) enum DutyError {
     /// It could not be written down.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -41,7 +41,7 @@ pub enum DutyError {
 
 /// Whether builds would have their inputs, as `status` asks before it says IDLE.
 #[async_trait]
-pub trait Inputs: Send + Sync {
+pub(crate) trait Inputs: Send + Sync {
     /// Why they would not, if so; without secrets.
     async fn trouble(&self) -> Option<String>;
 }
@@ -55,7 +55,7 @@ impl Inputs for Filecache {
 
 /// A slot's duty, for the rest of the daemon.
 #[derive(Debug, Clone)]
-pub struct Duty {
+pub(crate) struct Duty {
     mailbox: mpsc::Sender<Begin>,
     pub(super) note: watch::Receiver<Option<String>>,
 }
@@ -72,7 +72,7 @@ impl Duty {
     ///
     /// # Errors
     /// See [`DutyError`].
-    pub async fn begin(&self, attempt: AttemptNo) -> Result<(), DutyError> {
+    pub(crate) async fn begin(&self, attempt: AttemptNo) -> Result<(), DutyError> {
         let (reply, answer) = oneshot::channel();
         let begin = Begin { attempt, reply };
         let sent = self.mailbox.send(begin).await;
@@ -82,13 +82,13 @@ impl Duty {
 
     /// Where it stands, for operators; none where there is nothing to say.
     #[must_use]
-    pub fn note(&self) -> Option<String> {
+    pub(crate) fn note(&self) -> Option<String> {
         self.note.borrow().clone()
     }
 }
 
 /// The task that keeps it.
-pub struct Keeper {
+pub(crate) struct Keeper {
     slot: SlotHandle,
     inputs: Arc<dyn Inputs>,
     service: Arc<WebService>,
@@ -156,7 +156,7 @@ enum Next {
 impl Keeper {
     /// The keeper of `slot`, with the duty that an earlier daemon has left in the ledger.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         slot: SlotHandle,
         inputs: Arc<dyn Inputs>,
         service: Arc<WebService>,
@@ -188,7 +188,7 @@ impl Keeper {
     }
 
     /// Keeps it until `stop`, or until the slot has ended.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut views = self.slot.watch();
         loop {
             let view = views.borrow_and_update().clone();

@@ -31,8 +31,8 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use self::client::{WebService, WebServiceError};
+pub(crate) use self::client::{WebService, WebServiceError};
 #[cfg(test)]
 pub(crate) use self::keeper::Inputs;
-pub use self::keeper::{Duty, DutyError, Keeper};
-pub use self::settings::WebServiceSettings;
+pub(crate) use self::keeper::{Duty, DutyError, Keeper};
+pub(crate) use self::settings::WebServiceSettings;

@@ -11,30 +11,30 @@ use url::{Host, Url};
 /// Launchpad's web service, for reset protocol 2.0.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct WebServiceSettings {
+pub(crate) struct WebServiceSettings {
     /// The service's root with its version.
     #[serde(default = "production")]
-    pub url: Url,
+    pub(crate) url: Url,
     /// The file with the credentials, in launchpadlib's format; for the daemon's user alone.
-    pub credentials: PathBuf,
+    pub(crate) credentials: PathBuf,
     /// The names of builders in Launchpad, by slot, where they are not the slots' own.
     #[serde(default)]
-    pub builders: BTreeMap<String, String>,
+    pub(crate) builders: BTreeMap<String, String>,
     /// Whether a slot that has failed is disabled in Launchpad, with its reason.
     #[serde(default)]
-    pub report_failures: bool,
+    pub(crate) report_failures: bool,
     /// The pause between two looks at a builder's entry; it doubles each time.
     #[serde(default = "first_pause_ms")]
-    pub first_pause_ms: u64,
+    pub(crate) first_pause_ms: u64,
     /// The longest such pause.
     #[serde(default = "most_pause_ms")]
-    pub most_pause_ms: u64,
+    pub(crate) most_pause_ms: u64,
     /// Time for one call.
     #[serde(default = "call_ms")]
-    pub call_ms: u64,
+    pub(crate) call_ms: u64,
     /// The most bytes of an answer.
     #[serde(default = "answer_max_bytes")]
-    pub answer_max_bytes: usize,
+    pub(crate) answer_max_bytes: usize,
 }
 
 #[expect(clippy::expect_used, reason = "the text is a URL")]
@@ -66,7 +66,7 @@ impl WebServiceSettings {
     ///
     /// # Errors
     /// All of it.
-    pub fn check(&self) -> Result<(), Mistakes> {
+    pub(crate) fn check(&self) -> Result<(), Mistakes> {
         let mut mistakes = Mistakes::default();
         let local = match self.url.host() {
             Some(Host::Ipv4(ip)) => ip.is_loopback(),
@@ -107,7 +107,7 @@ impl WebServiceSettings {
 
     /// The name in Launchpad of the builder that `slot` is.
     #[must_use]
-    pub fn builder<'a>(&'a self, slot: &'a str) -> &'a str {
+    pub(crate) fn builder<'a>(&'a self, slot: &'a str) -> &'a str {
         self.builders.get(slot).map_or(slot, String::as_str)
     }
 
