@@ -86,13 +86,11 @@ impl<'a> Packet<'a> {
     /// The first packet, in the old or the new format; lengths in parts are for other packets than those of keys.
     fn read(bytes: &'a [u8]) -> Option<Self> {
         let (&first, rest) = bytes.split_first()?;
+        // Five bytes at the most, also where a `usize` has four.
         let number = |count: usize| {
             let digits = rest.get(..count)?;
-            Some(
-                digits
-                    .iter()
-                    .fold(0, |sum, digit| sum << 8 | usize::from(*digit)),
-            )
+            let sum = |sum: u64, digit: &u8| sum << 8 | u64::from(*digit);
+            Some(digits.iter().fold(0, sum))
         };
         let (tag, digits, length) = match first {
             0xc0.. => {
@@ -116,6 +114,7 @@ impl<'a> Packet<'a> {
             }
             _ => return None,
         };
+        let length = usize::try_from(length).ok()?;
         Some(Self {
             tag,
             body: rest.get(digits..digits.checked_add(length)?)?,
